@@ -1,0 +1,1 @@
+"""The vocabulary of SegLens: values and errors, without torch."""

@@ -1,0 +1,125 @@
+"""What a method answers: layers, tables, figures, text, and a record that can run it again."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Kind = Literal["heat", "signed", "labels", "image", "points", "vectors"]
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One array in image coordinates: shape ``(*space)``, for ``image`` also ``(*space, C)``.
+
+    Args:
+        name: what it shows, in a few words.
+        kind: ``heat`` (0 upwards) · ``signed`` (zero in the middle) · ``labels`` · ``image`` · ``points``
+            (N, D) · ``vectors`` (N, 2, D).
+        data: raw values; display limits are never baked in.
+        unit: what the values mean (``change of logit``).
+        rgb: for ``image``: the last axis is colour.
+        offset: where the array starts in the image, in pixels.
+    """
+
+    name: str
+    kind: Kind
+    data: NDArray[Any]
+    unit: str = ""
+    rgb: bool = False
+    offset: tuple[int, ...] = ()
+
+    def limits(self) -> tuple[float, float]:
+        """Sensible display limits: symmetric for signed maps, 0 to the 99.5th percentile for heat."""
+        values = np.asarray(self.data)[np.isfinite(self.data)]
+        if values.size == 0:
+            return (0.0, 1.0)
+        if self.kind == "signed":
+            top = float(np.percentile(np.abs(values), 99.5)) or float(np.abs(values).max())
+            return (-(top or 1.0), top or 1.0)
+        if self.kind == "heat":
+            top = float(np.percentile(values, 99.5))
+            top = top if top > 0 else float(values.max())
+            return (0.0, top if top > 0 else 1.0)
+        low, high = float(values.min()), float(values.max())
+        return (low, high if high > low else low + 1.0)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table by columns of equal length."""
+
+    name: str
+    columns: dict[str, list[Any]]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The same by rows."""
+        return [dict(zip(self.columns, row, strict=True)) for row in zip(*self.columns.values(), strict=True)]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Data of a plot, not a picture: series of y over x; a ``tree`` has parents in its series."""
+
+    name: str
+    kind: Literal["line", "bar", "scatter", "tree"]
+    x: list[Any]
+    series: dict[str, list[Any]]
+    x_label: str = ""
+    y_label: str = ""
+
+
+@dataclass(frozen=True)
+class Record:
+    """All that is needed to run it again, as plain data."""
+
+    method: str
+    parameters: dict[str, Any]
+    target: dict[str, Any]
+    model: dict[str, Any]
+    image: dict[str, Any]
+    seed: int
+    versions: dict[str, str]
+    device: str
+    cost: dict[str, int]
+    seconds: float
+    notes: list[str] = field(default_factory=list)
+    fidelity: str = "exact"
+    cite: str = ""
+    created: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Record:
+        """Read what :meth:`to_dict` wrote."""
+        return cls(**data)
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """The answer of a method. The session adds the record."""
+
+    layers: tuple[Layer, ...] = ()
+    tables: tuple[Table, ...] = ()
+    figures: tuple[Figure, ...] = ()
+    text: str = ""
+    record: Record | None = None
+
+    def __getitem__(self, name: str) -> Layer:
+        """The layer of a name."""
+        return next(layer for layer in self.layers if layer.name == name)
+
+    def with_record(self, record: Record) -> Explanation:
+        """The same answer with its record."""
+        return replace(self, record=record)
+
+    @property
+    def map(self) -> Layer:
+        """The saliency map: the first heat or signed layer."""
+        return next(layer for layer in self.layers if layer.kind in ("heat", "signed"))

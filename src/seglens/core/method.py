@@ -1,0 +1,126 @@
+"""What a method of explanation is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from seglens.core.configured import Configured
+from seglens.core.explanation import Explanation
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from seglens.engine.case import Case
+
+
+class Fidelity(StrEnum):
+    """How close the method is to its publication."""
+
+    EXACT = "exact"
+    SMALL = "small"  # the same method with a smaller generator or backbone
+    AFTER = "after"  # our formulation: shown as "after [ref]"
+
+
+class Need(StrEnum):
+    """What a method needs beyond forward passes of the model."""
+
+    GRADIENT = "gradient"
+    LAYER = "layer"
+    REFERENCE = "reference"  # other images
+    ANNOTATION = "annotation"  # a mask that a person drew
+    TRAINING = "training"  # prepares something before it can answer
+    SECOND_MODEL = "second model"
+
+
+class Scope(StrEnum):
+    """What one explanation is about."""
+
+    PIXEL = "pixel"
+    REGION = "region"
+    IMAGE = "image"
+    DATASET = "dataset"
+
+
+class Timing(StrEnum):
+    """Whether any finished model can be explained, or only one built for it."""
+
+    POST_HOC = "post-hoc"
+    AD_HOC = "ad-hoc"
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """What :meth:`Method.prepare` leaves for later runs: arrays and plain data, never pickles."""
+
+    arrays: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+class Method(Configured):
+    """One file, one class: parameters as fields, its card as class attributes, and :meth:`run`.
+
+    Class attributes:
+        title: name as in the paper.
+        cite: key into ``docs/references.bib``.
+        survey: the survey's reference numbers.
+        fidelity, scope, timing, needs: see the enums here.
+        works_on: which models it runs on, in a word or two.
+        exact_zero_outside_reach: the answer is exactly zero where the model cannot look.
+    """
+
+    cite: ClassVar[str] = ""
+    survey: ClassVar[tuple[int, ...]] = ()
+    fidelity: ClassVar[Fidelity] = Fidelity.EXACT
+    scope: ClassVar[Scope] = Scope.REGION
+    timing: ClassVar[Timing] = Timing.POST_HOC
+    works_on: ClassVar[str] = "any model"
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    dims: ClassVar[tuple[int, ...]] = (2, 3)
+    exact_zero_outside_reach: ClassVar[bool] = False
+
+    def check(self, case: Case) -> None:
+        """Raise what is wrong with this case for this method, before the work starts."""
+
+    def prepare(self, case: Case) -> Artefact | None:
+        """Make what later runs reuse (a trained network, a bank); ``None`` if there is nothing to make."""
+        return None
+
+    def run(self, case: Case) -> Explanation:
+        """Answer the question."""
+        raise TypeError(f"{type(self).__name__} has no run()")
+
+    @classmethod
+    def card(cls) -> dict[str, Any]:
+        """What ``seglens methods --json`` tells."""
+        return {
+            "name": cls.name,
+            "title": cls.title,
+            "family": cls.family,
+            "scope": str(cls.scope),
+            "timing": str(cls.timing),
+            "range": cls.works_on,
+            "needs": sorted(map(str, cls.needs)),
+            "fidelity": str(cls.fidelity),
+            "cite": cls.cite,
+            "survey": list(cls.survey),
+            "dims": list(cls.dims),
+            "parameters": [_parameter_card(p) for p in cls.parameters()],
+        }
+
+
+def _parameter_card(parameter: Any) -> dict[str, Any]:
+    p = parameter.param
+    limits = {k: getattr(p, k) for k in ("ge", "gt", "le", "lt", "step") if getattr(p, k) is not None}
+    return {
+        "name": parameter.name,
+        "type": parameter.type.__name__,
+        "default": parameter.default,
+        "optional": parameter.optional,
+        "choices": list(parameter.choices),
+        "source": p.source,
+        "unit": p.unit,
+        "help": p.help,
+        **limits,
+    }

@@ -1,0 +1,1 @@
+"""The verbs on a model: case, target, gradients, activations, infill, evaluator."""

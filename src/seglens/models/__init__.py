@@ -1,0 +1,1 @@
+"""What gets explained: segmentation models, how they are loaded and run."""

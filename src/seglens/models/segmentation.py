@@ -1,0 +1,199 @@
+"""Any torch module behind one face: ``logits((N, C, *space)) -> (N, K, *space)``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from seglens.core.errors import ImageMismatch, ModelMismatch
+from seglens.models.spec import ModelSpec
+
+EPS = 1e-6
+
+
+class SegmentationModel:
+    """A network, what it expects (:class:`~seglens.models.spec.ModelSpec`) and where it runs.
+
+    Args:
+        module: the network; it is put into eval mode only while it is used (:func:`quiet`).
+        spec: what it expects and answers.
+        device: where it runs.
+        source: zoo name or path, with which it can be loaded again.
+        layered: whether modules inside can be tapped (not so for TorchScript and exported graphs).
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        spec: ModelSpec,
+        *,
+        device: str | torch.device = "cpu",
+        source: str = "",
+        layered: bool = True,
+    ) -> None:
+        """Move the module to the device."""
+        self.module = module
+        self.spec = spec
+        self.source = source or spec.name
+        self.layered = layered
+        self.device = torch.device(device)
+        self.to(self.device)
+
+    def to(self, device: str | torch.device) -> SegmentationModel:
+        """Move to a device; returns itself."""
+        self.device = torch.device(device)
+        self.module.to(self.device)
+        return self
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Scores before softmax.
+
+        Args:
+            x: normalised input (N, C, *space), any size unless ``spec.size`` says otherwise.
+
+        Returns:
+            (N, K, *space) of the same space. Odd sizes are padded to the divisor by repeating the edge,
+            and cropped back.
+
+        Raises:
+            ImageMismatch: wrong number of channels or axes, or a size that a fixed graph cannot take.
+            ModelMismatch: the network's answer is not a map of K classes.
+        """
+        self._check_input(x)
+        space = tuple(x.shape[2:])
+        padded = self._padded(space)
+        if padded != space:
+            margins = [n for size, full in zip(space, padded, strict=True) for n in (full - size, 0)][::-1]
+            x = F.pad(x, margins, mode="replicate")
+        out = self._call(x)
+        out = pick_output(out, self.spec, ndim=x.ndim)
+        if tuple(out.shape[2:]) != padded:
+            out = F.interpolate(out, padded, mode="bilinear" if len(padded) == 2 else "trilinear", align_corners=False)
+        out = out[(slice(None), slice(None), *(slice(0, n) for n in space))]
+        return self._as_logits(out)
+
+    def _call(self, x: Tensor) -> Any:
+        fixed = self.spec.batch
+        if fixed is None or len(x) == fixed:
+            return self.module(x)
+        outs = []
+        for start in range(0, len(x), fixed):
+            part = x[start : start + fixed]
+            short = fixed - len(part)
+            full = torch.cat([part, part[-1:].expand(short, *part.shape[1:])]) if short else part
+            outs.append(pick_output(self.module(full), self.spec, ndim=x.ndim)[: len(part)])
+        return torch.cat(outs)
+
+    def _padded(self, space: tuple[int, ...]) -> tuple[int, ...]:
+        fixed, divisor = self.spec.size, self.spec.divisor
+        if fixed is None:
+            return tuple(-(-n // divisor) * divisor for n in space)
+        if any(n > limit for n, limit in zip(space, fixed, strict=True)):
+            raise ImageMismatch(
+                f"{self.spec.name} takes images of exactly {_by(fixed)} pixels; this one has {_by(space)}.",
+                fix=f"Choose a region of at most {_by(fixed)} pixels, or export the model with dynamic sizes.",
+            )
+        return fixed
+
+    def _check_input(self, x: Tensor) -> None:
+        expected = len(self.spec.channels)
+        if x.ndim != self.spec.ndim + 2:
+            raise ImageMismatch(
+                f"{self.spec.name} expects axes {self.spec.axes}; the image has {x.ndim - 2} space axes.",
+                fix="Choose the axes with --axes, or a slice of the stack.",
+            )
+        if x.shape[1] != expected:
+            raise ImageMismatch(
+                f"{self.spec.name} expects {expected} channels ({', '.join(self.spec.channels)}); "
+                f"the image has {x.shape[1]}.",
+                fix=channel_hint(x.shape[1], expected),
+            )
+
+    def _as_logits(self, out: Tensor) -> Tensor:
+        spec = self.spec
+        if spec.head == "probabilities":
+            p = out.clamp(EPS, 1 - EPS)
+            out = torch.logit(p) if spec.multilabel else p.log()
+        if spec.multilabel:
+            out = torch.cat([torch.zeros_like(out[:, :1]), out], 1)
+        if out.shape[1] != len(spec.classes):
+            raise ModelMismatch(
+                f"{spec.name} is declared with {len(spec.classes)} classes and answers {out.shape[1]}.",
+                fix="Correct the classes in its model.json; the first is background.",
+            )
+        return out
+
+
+def pick_output(out: Any, spec: ModelSpec, *, ndim: int) -> Tensor:
+    """The map of classes among what a network returns (a tensor, tuple, list or dict of tensors).
+
+    Raises:
+        ModelMismatch: there is no tensor of the right number of axes.
+    """
+    if isinstance(out, Tensor):
+        chosen: Any = out
+    elif isinstance(out, Mapping):
+        keys = [spec.output] if spec.output is not None else ["out", "logits", "pred", *out]
+        chosen = next((out[k] for k in keys if k in out and _is_map(out[k], ndim)), None)
+    elif isinstance(out, tuple | list):
+        if isinstance(spec.output, int) and spec.output < len(out):
+            chosen = out[spec.output]
+        else:
+            maps = [o for o in out if _is_map(o, ndim)]
+            chosen = max(maps, key=lambda o: o.shape[2:].numel(), default=None)
+    else:
+        chosen = None
+    if not _is_map(chosen, ndim):
+        raise ModelMismatch(
+            f"{spec.name} returns {_told(out)}, not a map of classes with {ndim} axes (batch, class, space).",
+            fix="Name the right output with `output` in its model.json.",
+        )
+    return chosen  # type: ignore[no-any-return]
+
+
+@contextmanager
+def quiet(module: nn.Module) -> Iterator[None]:
+    """Use a module without leaving a trace: eval mode and frozen parameters inside, all flags put back after."""
+    modes = [(m, m.training) for m in module.modules()]
+    frozen = [(p, p.requires_grad) for p in module.parameters()]
+    try:
+        # exported graphs refuse eval(); they are in eval mode by construction
+        for m, _ in modes:
+            m.training = False
+        for p, _ in frozen:
+            p.requires_grad_(False)
+        yield
+    finally:
+        for m, training in modes:
+            m.training = training
+        for p, grad in frozen:
+            p.requires_grad_(grad)
+
+
+def channel_hint(have: int, want: int) -> str:
+    """What to type when the number of channels is wrong."""
+    if have == 1:
+        return f"Repeat the grey channel with --channels {','.join(['0'] * want)}, or choose another model."
+    example = ",".join(str(min(i, have - 1)) for i in range(want))
+    return f"Choose which of the {have} channels to use, for example --channels {example}."
+
+
+def _is_map(thing: Any, ndim: int) -> bool:
+    return isinstance(thing, Tensor) and thing.ndim == ndim
+
+
+def _told(out: Any) -> str:
+    if isinstance(out, Tensor):
+        return f"a tensor of shape {tuple(out.shape)}"
+    if isinstance(out, Mapping):
+        return f"a dict with {', '.join(map(str, out))}"
+    return f"a {type(out).__name__} of {len(out)}" if isinstance(out, tuple | list) else f"a {type(out).__name__}"
+
+
+def _by(sizes: tuple[int, ...]) -> str:
+    return "×".join(map(str, sizes))

@@ -1,0 +1,194 @@
+"""A folder of images and instance masks: finding pairs, splitting them, reading them, classes from instances.
+
+::
+
+    DATA/images/NAME.png    grey (H, W) or colour (H, W, 3)
+    DATA/masks/NAME.tif     instance numbers (H, W); 0 is background
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from seglens.core.errors import ImageMismatch
+from seglens.models.spec import Normalisation
+from seglens.training.shortcut import shortcut_image
+
+Array = npt.NDArray[Any]
+SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
+SHARES = {"train": 0.60, "validation": 0.15, "test": 0.25}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image with its truth.
+
+    Args:
+        name: file name without its ending.
+        image: (H, W, C) in its own data type.
+        truth: (H, W) instance numbers, or class numbers if ``classes``.
+        classes: ``truth`` already holds classes.
+    """
+
+    name: str
+    image: Array
+    truth: Array
+    classes: bool = False
+
+
+def find_pairs(data: Path) -> dict[str, tuple[Path, Path]]:
+    """Image and mask of every name in a data folder, in the order of the names.
+
+    Raises:
+        ImageMismatch: no such folder, no image in it, or an image without a mask.
+    """
+    images = _by_stem(data / "images")
+    masks = _by_stem(data / "masks")
+    if not images:
+        raise ImageMismatch(
+            f"{data} holds no images.",
+            fix=f"Put images into {data / 'images'} and instance masks of the same names into {data / 'masks'}.",
+        )
+    lonely = [name for name in images if name not in masks]
+    if lonely:
+        raise ImageMismatch(
+            f"{len(lonely)} of {len(images)} images have no mask, the first is {images[lonely[0]].name}.",
+            fix=f"Save its instance mask as {data / 'masks' / (lonely[0] + '.tif')}, or take the image out.",
+        )
+    return {name: (images[name], masks[name]) for name in sorted(images)}
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        return {}
+    return {p.stem: p for p in sorted(folder.iterdir()) if p.suffix.lower() in SUFFIXES}
+
+
+def split_names(names: Iterable[str]) -> dict[str, list[str]]:
+    """Names of the shares ``train``, ``validation`` and ``test``, about 60, 15 and 25 of 100.
+
+    A name's share follows from the name alone (its SHA-256), so that adding images moves none; only where a
+    small folder would leave a share empty are the hashes ranked instead.
+
+    Raises:
+        ImageMismatch: fewer than three names.
+    """
+    places = {name: int(hashlib.sha256(name.encode()).hexdigest()[:12], 16) / 16**12 for name in sorted(names)}
+    if len(places) < 3:
+        raise ImageMismatch(
+            f"There are {len(places)} images, too few to train, validate and test with.",
+            fix="Add images with masks: three at the least, thirty or more for a useful model.",
+        )
+    split = _cut(places)
+    if not all(split.values()):
+        ranked = sorted(places, key=places.__getitem__)
+        split = _cut({name: (rank + 0.5) / len(ranked) for rank, name in enumerate(ranked)})
+    return split
+
+
+def _cut(places: dict[str, float]) -> dict[str, list[str]]:
+    bounds = np.cumsum(list(SHARES.values()))[:-1]
+    split: dict[str, list[str]] = {share: [] for share in SHARES}
+    for name, place in places.items():
+        split[list(SHARES)[int(np.searchsorted(bounds, place, side="right"))]].append(name)
+    return split
+
+
+def read_pair(name: str, image_file: Path, mask_file: Path, channels: int) -> Sample:
+    """Read one image and its mask.
+
+    Args:
+        name: name of the sample.
+        image_file, mask_file: where they are.
+        channels: what the model expects; an alpha channel is dropped, equal grey channels are joined.
+
+    Raises:
+        ImageMismatch: a file cannot be read, or image and mask differ in size, or the channels are wrong.
+    """
+    image, truth = _read(image_file), _read(mask_file)
+    image = image[..., None] if image.ndim == 2 else image[..., : min(3, image.shape[-1])]
+    if channels == 1 and image.shape[-1] == 3 and bool((image == image[..., :1]).all()):
+        image = image[..., :1]
+    if image.shape[-1] != channels:
+        raise ImageMismatch(
+            f"{image_file.name} has {image.shape[-1]} channels; the recipe expects {channels}.",
+            fix="Choose nuclei-fluorescence for grey images, nuclei-histology for colour images.",
+        )
+    if image.shape[:2] != truth.shape:
+        raise ImageMismatch(
+            f"{image_file.name} is {image.shape[:2]} and its mask {mask_file.name} is {truth.shape}.",
+            fix="Save the mask as one plane of instance numbers in the size of the image.",
+        )
+    return Sample(name, image, truth.astype(np.int32))
+
+
+def _read(file: Path) -> Array:
+    from skimage import io
+
+    try:
+        return np.asarray(io.imread(file))
+    except (OSError, ValueError, SyntaxError) as error:
+        raise ImageMismatch(
+            f"{file.name} cannot be read: {error}.", fix="Save it again as PNG or TIFF, or take it out of the folder."
+        ) from error
+
+
+def read_folder(data: Path, names: Sequence[str], channels: int) -> list[Sample]:
+    """The samples of these names; see :func:`find_pairs` and :func:`read_pair` for what can be wrong."""
+    pairs = find_pairs(data)
+    return [read_pair(name, *pairs[name], channels) for name in names]
+
+
+def drawn_names(train: int = 240, validation: int = 24, test: int = 40) -> dict[str, list[str]]:
+    """The split of the drawn pictures; a name ends in the seed it is drawn from."""
+    starts = {"train": (100_000, train), "validation": (200_000, validation), "test": (300_000, test)}
+    return {share: [f"seed-{first + i}" for i in range(n)] for share, (first, n) in starts.items()}
+
+
+def draw(names: Sequence[str], size: int) -> list[Sample]:
+    """Pictures of :func:`~seglens.training.shortcut.shortcut_image`, rings beside infected cells."""
+    samples = []
+    for name in names:
+        image, classes, _, _ = shortcut_image(int(name.rpartition("-")[2]), size)
+        samples.append(Sample(name, image[..., None], classes.astype(np.int32), classes=True))
+    return samples
+
+
+def class_labels(instances: Array, border: int) -> npt.NDArray[np.int64]:
+    """Classes 0 background, 1 nucleus, 2 border from instance numbers, all (H, W).
+
+    The border is the rim of each object, ``border`` pixels wide and inside it, so that nucleus and border
+    together are exactly the mask. An object cut by the edge of the image has no rim there.
+    """
+    foreground = instances > 0
+    labels = foreground.astype(np.int64)
+    if border > 0:
+        width = 2 * border + 1
+        highest = ndimage.maximum_filter(instances, width, mode="nearest")
+        lowest = ndimage.minimum_filter(instances, width, mode="nearest")
+        labels[foreground & (highest != lowest)] = 2
+    return labels
+
+
+def normalise(image: Array, how: Normalisation) -> npt.NDArray[np.float32]:
+    """Model input (H, W, C) from an image (H, W, C); statistics are those of this whole image."""
+    x = image.astype(np.float32)
+    axes = (0, 1) if how.per_channel else (0, 1, 2)
+    if how.kind == "dtype" and np.issubdtype(image.dtype, np.integer):
+        x = x / np.iinfo(image.dtype).max
+    elif how.kind == "percentile":
+        low, high = np.percentile(x, (how.low, how.high), axis=axes, keepdims=True)
+        x = (x - low) / np.maximum(high - low, 1e-6)
+    elif how.kind == "zscore":
+        x = (x - x.mean(axes, keepdims=True)) / np.maximum(x.std(axes, keepdims=True), 1e-6)
+    elif how.kind == "fixed":
+        x = (x - np.asarray(how.mean)) / np.asarray(how.std)
+    return np.asarray((x - how.then_mean) / how.then_std, np.float32)
