@@ -92,7 +92,7 @@ class SegmentationModel:
     def _padded(self, space: tuple[int, ...]) -> tuple[int, ...]:
         fixed, divisor = self.spec.size, self.spec.divisor
         if fixed is None:
-            return tuple(-(-n // divisor) * divisor for n in space)
+            return tuple(-(-max(n, self.spec.min_size) // divisor) * divisor for n in space)
         if any(n > limit for n, limit in zip(space, fixed, strict=True)):
             raise ImageMismatch(
                 f"{self.spec.name} takes images of exactly {_by(fixed)} pixels; this one has {_by(space)}.",
@@ -159,7 +159,8 @@ def pick_output(out: Any, spec: ModelSpec, *, ndim: int) -> Tensor:
 @contextmanager
 def quiet(module: nn.Module) -> Iterator[None]:
     """Use a module without leaving a trace: eval mode and frozen parameters inside, all flags put back after."""
-    modes = [(m, m.training) for m in module.modules()]
+    # a frozen TorchScript module has no training flag
+    modes = [(m, m.training) for m in module.modules() if hasattr(m, "training")]
     frozen = [(p, p.requires_grad) for p in module.parameters()]
     try:
         # exported graphs refuse eval(); they are in eval mode by construction

@@ -63,6 +63,7 @@ class ModelSpec:
         output: which output to take: index of a tuple or key of a dict; ``None`` finds it.
         normalisation: see :class:`Normalisation`.
         divisor: each space axis is padded to a multiple of this.
+        min_size: each space axis is padded to at least this (deep networks fail on very small images).
         size: the only spatial size the model takes (an exported graph), else ``None``.
         batch: the only batch size the model takes (an exported graph), else ``None``.
         tile, halo: tile and context per space axis used by default, in pixels.
@@ -80,6 +81,7 @@ class ModelSpec:
     output: int | str | None = None
     normalisation: Normalisation = field(default_factory=Normalisation)
     divisor: int = 1
+    min_size: int = 1
     size: tuple[int, ...] | None = None
     batch: int | None = None
     tile: tuple[int, ...] | None = None
