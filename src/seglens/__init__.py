@@ -22,9 +22,12 @@ _WHERE = {
     "SegLensError": "seglens.core.errors",
     "SegmentationModel": "seglens.models.segmentation",
     "Target": "seglens.core.target",
+    "as_cli": "seglens.core.rerun",
+    "as_python": "seglens.core.rerun",
     "explain": "seglens.session",
     "load_model": "seglens.models.loaders",
     "open_image": "seglens.core.files",
+    "read_mask": "seglens.core.files",
     "save_explanation": "seglens.core.saving",
     "segment": "seglens.session",
 }

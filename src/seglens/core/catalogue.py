@@ -91,7 +91,7 @@ class Catalogue(Mapping[str, type[T]], Generic[T]):
             cls = next((c for c in vars(module).values() if _defined_here(c, self._base, module_name)), None)
         if not (inspect.isclass(cls) and issubclass(cls, self._base)) or cls.name != name:
             raise ModelMismatch(
-                f"The {self._kind} {name!r} is announced by {where}, which holds no {self._base.__name__} of that name.",
+                f"The {self._kind} {name!r} is announced by {where}, which has no {self._base.__name__} of that name.",
                 fix=f"Update or uninstall the package that brings {module_name.split('.')[0]}.",
             )
         return cls

@@ -68,6 +68,7 @@ class Method(Configured):
         fidelity, scope, timing, needs: see the enums here.
         works_on: which models it runs on, in a word or two.
         exact_zero_outside_reach: the answer is exactly zero where the model cannot look.
+        locates: its first heat or signed map says where the evidence is (an edited image does not).
     """
 
     cite: ClassVar[str] = ""
@@ -79,6 +80,7 @@ class Method(Configured):
     needs: ClassVar[frozenset[Need]] = frozenset()
     dims: ClassVar[tuple[int, ...]] = (2, 3)
     exact_zero_outside_reach: ClassVar[bool] = False
+    locates: ClassVar[bool] = True
 
     def check(self, case: Case) -> None:
         """Raise what is wrong with this case for this method, before the work starts."""

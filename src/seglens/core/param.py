@@ -191,7 +191,7 @@ Stride = Annotated[
     int | None,
     Param("Distance between neighbouring windows.", ge=1, le=4096, unit="px", quick=4, empty="half the window"),
 ]
-FillName = Literal["mean", "rest-mean", "blur", "black", "grey", "white", "noise"]
+FillName = Literal["mean", "blur", "black", "grey", "white", "noise"]
 Fill = Annotated[FillName, Param("What covered pixels are replaced with.")]
 Layer = Annotated[
     str | None, Param("Layer of the network to look at.", source="layers", empty="chosen by looking at the network")

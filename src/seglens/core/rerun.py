@@ -1,0 +1,120 @@
+"""A record as a command line or as Python, so that what a person saw can be run again."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import Any
+
+from seglens.core.explanation import Record
+
+PLACE = "IMAGE"
+
+
+def as_cli(record: Record, *, out: str = "explanation") -> str:
+    """The command that gives the same result.
+
+    Args:
+        record: the record of an explanation.
+        out: folder named in the command.
+
+    Returns:
+        One line; an image that never was a file stands as ``IMAGE``, a mask that never was as ``MASK``.
+    """
+    image = record.image
+    words = ["seglens", "explain", record.method, image.get("source") or PLACE, "--model", record.model["source"]]
+    if image.get("axes"):
+        words += ["--axes", image["axes"]]
+    for flag, value in (("--select", image.get("select")), ("--crop", image.get("crop"))):
+        if value:
+            words += [flag, ",".join(f"{axis}={part}" for axis, part in value.items())]
+    if image.get("channels"):
+        words += ["--channels", ",".join(map(str, image["channels"]))]
+    words += _target_words(record.target)
+    for name, value in record.parameters.items():
+        if value is not None:
+            words += [f"--{name.replace('_', '-')}", str(value).lower() if isinstance(value, bool) else str(value)]
+    words += ["--seed", str(record.seed), "--out", out]
+    return shlex.join(words)
+
+
+def as_python(record: Record) -> str:
+    """A short script that gives the same result."""
+    image = record.image
+    steps = [f"image = seglens.open_image({image.get('source') or PLACE!r}{_axes(image)})"]
+    if image.get("select"):
+        steps.append(f"image = image.select(**{image['select']!r})")
+    if image.get("crop"):
+        parts = ", ".join(f"{a}=slice({p.replace(':', ', ')})" for a, p in image["crop"].items())
+        steps.append(f"image = image.crop({parts})")
+    if image.get("channels"):
+        steps.append(f"image = image.with_channels({tuple(image['channels'])!r})")
+    given = "".join(f", {name}={value!r}" for name, value in record.parameters.items() if value is not None)
+    steps += [
+        f"model = seglens.load_model({record.model['source']!r})",
+        f"target = {_target_code(record.target)}",
+        f"explanation = seglens.explain({record.method!r}, image, model, target, "
+        f"run=seglens.Run(seed={record.seed}){given})",
+        "print(explanation.text)",
+    ]
+    return "\n".join(["import seglens", "", *steps, ""])
+
+
+def as_json(record: Record) -> str:
+    """The record as text."""
+    return json.dumps(record.to_dict(), indent=2, default=str)
+
+
+def _axes(image: dict[str, Any]) -> str:
+    return f", axes={image['axes']!r}" if image.get("axes") else ""
+
+
+def _target_words(target: dict[str, Any]) -> list[str]:
+    words = [] if target["class"] is None else ["--class", str(target["class"])]
+    region = target["region"]
+    if region["kind"] == "border":
+        words += ["--border", str(region["width"])]
+        region = region["of"]
+    match region["kind"]:
+        case "painted":
+            words += ["--region", region.get("source") or "MASK"]
+        case "point":
+            words += ["--point", _comma(region["at"])]
+        case "object" if region["number"] is not None:
+            words += ["--object", str(region["number"])]
+        case "object":
+            words += ["--object-at", _comma(region["at"])]
+        case "box":
+            words += ["--box", f"{_comma(region['start'])}:{_comma(region['stop'])}"]
+            words += [] if region["predicted_only"] else ["--whole-box"]
+    return [*words, "--value", target["value"], "--reduction", target["reduction"]]
+
+
+def _target_code(target: dict[str, Any]) -> str:
+    region = _region_code(target["region"])
+    return (
+        f"seglens.Target({target['class']!r}, {region}, value={target['value']!r}, reduction={target['reduction']!r})"
+    )
+
+
+def _region_code(region: dict[str, Any]) -> str:
+    match region["kind"]:
+        case "painted":
+            source = region.get("source") or "MASK"
+            return f"seglens.Painted(seglens.read_mask({source!r}), {source!r})"
+        case "point":
+            return f"seglens.Point({tuple(region['at'])!r})"
+        case "object" if region["number"] is not None:
+            return f"seglens.Object({region['number']})"
+        case "object":
+            return f"seglens.Object(at={tuple(region['at'])!r})"
+        case "box":
+            return f"seglens.Box({tuple(region['start'])}, {tuple(region['stop'])}, {region['predicted_only']})"
+        case "border":
+            return f"seglens.Border({_region_code(region['of'])}, {region['width']})"
+        case _:
+            return "seglens.Predicted()"
+
+
+def _comma(numbers: Any) -> str:
+    return ",".join(map(str, numbers))

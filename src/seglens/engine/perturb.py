@@ -1,0 +1,113 @@
+"""Perturbed copies of an image, made batch by batch: windows, masks, fills."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Box = tuple[slice, ...]
+
+
+class Perturbations(Protocol):
+    """Perturbed inputs that are made when they are needed."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def batch(self, start: int, stop: int) -> Tensor:
+        """Some of them, (n, C, *space)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Covered:
+    """Copies of ``x`` (1, C, *space), each with one window replaced by ``fill`` (1, C, *space).
+
+    Args:
+        x: clean input.
+        fill: what shows where a window covers.
+        windows: one box per copy.
+        only: (*space) boolean: cover only these pixels of each window.
+    """
+
+    x: Tensor
+    fill: Tensor
+    windows: Sequence[Box]
+    only: Tensor | None = None
+
+    def __len__(self) -> int:
+        """One copy per window."""
+        return len(self.windows)
+
+    def batch(self, start: int, stop: int) -> Tensor:
+        """(n, C, *space)."""
+        stop = min(stop, len(self))
+        out = self.x.repeat(stop - start, *(1,) * (self.x.ndim - 1))
+        for i, window in enumerate(self.windows[start:stop]):
+            where = (slice(None), *window)
+            patch = self.fill[0][where]
+            if self.only is not None:
+                patch = torch.where(self.only[window], patch, out[i][where])
+            out[i][where] = patch
+        return out
+
+
+@dataclass(frozen=True, eq=False)
+class Masked:
+    """``m·x + (1-m)·fill`` for masks (N, *space) between 0 and 1, one copy per mask."""
+
+    x: Tensor
+    fill: Tensor
+    masks: Tensor
+
+    def __len__(self) -> int:
+        """One copy per mask."""
+        return len(self.masks)
+
+    def batch(self, start: int, stop: int) -> Tensor:
+        """(n, C, *space)."""
+        m = self.masks[start:stop].unsqueeze(1).to(self.x)
+        return m * self.x + (1 - m) * self.fill
+
+
+def windows(shape: Sequence[int], size: int, stride: int) -> list[Box]:
+    """Boxes of side ``size`` every ``stride`` pixels; the last of each row ends at the border."""
+    lines = []
+    for length in shape:
+        side = min(size, length)
+        starts = list(range(0, length - side + 1, stride))
+        if starts[-1] != length - side:
+            starts.append(length - side)
+        lines.append([slice(s, s + side) for s in starts])
+    return list(product(*lines))
+
+
+def spread(boxes: Sequence[Box], values: Tensor, shape: Sequence[int]) -> Tensor:
+    """Per pixel (*space) the mean of the values of the boxes that cover it; 0 where none does."""
+    total = torch.zeros(tuple(shape), dtype=torch.float64)
+    count = torch.zeros_like(total)
+    for box, value in zip(boxes, values.double().cpu(), strict=True):
+        total[box] += value
+        count[box] += 1
+    return (total / count.clamp(min=1)).float()
+
+
+def gaussian_blur(x: Tensor, sigma: float) -> Tensor:
+    """Blur (N, C, *space) by a Gaussian of ``sigma`` pixels, edges repeated."""
+    radius = max(1, round(3 * sigma))
+    line = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, device=x.device, dtype=x.dtype) / sigma) ** 2)
+    line = line / line.sum()
+    conv = F.conv2d if x.ndim == 4 else F.conv3d
+    for axis in range(2, x.ndim):
+        shape = [1] * x.ndim
+        shape[axis] = -1
+        kernel = line.reshape(shape).repeat(x.shape[1], *(1,) * (x.ndim - 1))
+        margins = [0] * (2 * (x.ndim - 2))
+        margins[2 * (x.ndim - 1 - axis)] = margins[2 * (x.ndim - 1 - axis) + 1] = radius
+        x = conv(F.pad(x, margins, mode="replicate"), kernel, groups=x.shape[1])
+    return x

@@ -1,0 +1,106 @@
+"""From a question to a case: everything that can be wrong is found here, before the work starts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+
+from seglens.core.errors import MissingNeed
+from seglens.core.image import Image
+from seglens.core.method import Method, Need
+from seglens.core.run import Run
+from seglens.core.target import Target
+from seglens.engine.case import Case
+from seglens.engine.gradients import guarded
+from seglens.engine.target import freeze
+from seglens.models.intake import check_fits, fit_intake, read_plain
+from seglens.models.segmentation import SegmentationModel
+
+
+def resolve(
+    image: Image,
+    model: SegmentationModel,
+    target: Target,
+    run: Run,
+    *,
+    method: Method | None = None,
+    reference: tuple[Image, ...] = (),
+    annotation: NDArray[Any] | None = None,
+    second_model: SegmentationModel | None = None,
+) -> Case:
+    """Check a question and freeze its target on the clean image (one forward pass).
+
+    Args:
+        image: a view whose axes are the model's (and channels).
+        model: the model.
+        target: what to explain.
+        run: progress, cancel, seed.
+        method: the method that will ask; its needs are checked.
+        reference, annotation, second_model: what some methods need.
+
+    Raises:
+        ImageMismatch: the image does not fit the model, is constant, or holds NaN.
+        NoSuchRegion: the region is empty or outside.
+        UnknownName: no such class.
+        MissingNeed: the method needs what is not here.
+        OutOfMemory: the image does not fit into memory.
+    """
+    if method is not None:
+        check_needs(method, model, reference=reference, annotation=annotation, second_model=second_model)
+    check_fits(image, model.spec)
+    intake = fit_intake(image, model.spec)
+    x = torch.from_numpy(intake.to_input(read_plain(image, model.spec))).unsqueeze(0).to(model.device)
+    run.check()
+    with guarded(model), torch.inference_mode():
+        logits = model.logits(x)
+    run.cost.forwards += 1
+    # out of inference mode, so that the tensors may enter graphs later
+    x, logits = x.clone(), logits.clone()
+    frozen = freeze(target, logits, model.spec)
+    second = None
+    if second_model is not None:
+        second = resolve(image, second_model, target, run)
+    case = Case(model, image, frozen, run, intake, x, logits, reference, annotation, second)
+    if method is not None:
+        method.check(case)
+    return case
+
+
+def check_needs(
+    method: Method,
+    model: SegmentationModel,
+    *,
+    reference: tuple[Image, ...] = (),
+    annotation: NDArray[Any] | None = None,
+    second_model: SegmentationModel | None = None,
+) -> None:
+    """Say what a method lacks.
+
+    Raises:
+        MissingNeed: in one clear sentence, with the remedy.
+    """
+    title, name = method.title, model.spec.name
+    if model.spec.ndim not in method.dims:
+        dims = " and ".join(f"{d}-D" for d in method.dims)
+        raise MissingNeed(
+            f"{title} works on {dims} models; {name} is {model.spec.ndim}-D.", fix="Choose another method."
+        )
+    lacking = {
+        Need.LAYER: (
+            not model.layered,
+            f"looks inside the network, and {name} is an exported graph without layers",
+            "Load the network as a state dict, safetensors or factory, or choose a method without layers.",
+        ),
+        Need.REFERENCE: (not reference, "compares with other images, and none were given", "Add reference images."),
+        Need.ANNOTATION: (
+            annotation is None,
+            "needs a mask drawn by a person, and none was given",
+            "Add an annotation.",
+        ),
+        Need.SECOND_MODEL: (second_model is None, "compares two models, and one was given", "Add a second model."),
+    }
+    for need, (missing, what, fix) in lacking.items():
+        if need in method.needs and missing:
+            raise MissingNeed(f"{title} {what}.", fix=fix)

@@ -1,0 +1,208 @@
+"""Freezing a target on the clean image: from then on its region does not move.
+
+The region must not follow the prediction. A region chosen again after each perturbation shrinks as the
+perturbation works, and the score jumps for the wrong reason (cards A/K1, B/B0).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from skimage import measure
+from torch import Tensor
+
+from seglens.core.errors import ImageMismatch, NoSuchRegion
+from seglens.core.target import Border, Box, Object, Painted, Point, Region, Target, Value
+from seglens.models.spec import ModelSpec
+
+Labels = NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class FrozenTarget:
+    """Logits to one number per sample.
+
+    Args:
+        index, name: the class.
+        weights: (*space) float: positive counts for, negative against, zero not at all.
+        value: what is read per pixel.
+        mean: divide by the number of pixels that count.
+    """
+
+    index: int
+    name: str
+    weights: Tensor
+    value: Value
+    mean: bool
+
+    @property
+    def region(self) -> NDArray[np.bool_]:
+        """The pixels that count (*space)."""
+        return (self.weights != 0).cpu().numpy()
+
+    @property
+    def pixels(self) -> int:
+        """How many pixels count."""
+        return int((self.weights != 0).sum())
+
+    def per_pixel(self, logits: Tensor) -> Tensor:
+        """The chosen value of the class, (N, K, *space) to (N, *space)."""
+        own = logits[:, self.index]
+        if self.value == "logit":
+            return own
+        if self.value == "margin":
+            others = [i for i in range(logits.shape[1]) if i != self.index]
+            return own - logits[:, others].amax(1)
+        log = logits.log_softmax(1)[:, self.index]
+        return log if self.value == "log-probability" else log.exp()
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """One number per sample, (N, K, *space) to (N,)."""
+        values = self.per_pixel(logits)
+        space = tuple(range(1, values.ndim))
+        if self.value == "dice":
+            mask = (self.weights > 0).to(values)
+            return 2 * (values * mask).sum(space) / (values.sum(space) + mask.sum())
+        total = (values * self.weights.to(values)).sum(space)
+        return total / self.pixels if self.mean else total
+
+
+def freeze(target: Target, logits: Tensor, spec: ModelSpec) -> FrozenTarget:
+    """Fix class and region on the clean image's logits (1, K, *space).
+
+    Raises:
+        NoSuchRegion: the region is empty, or outside the image.
+        ImageMismatch: a mask of another shape.
+        UnknownName: no such class.
+    """
+    labels = logits[0].argmax(0).cpu().numpy()
+    index = None if target.of_class is None else spec.class_index(target.of_class)
+    if index is None:
+        index = _class_in(target.region, labels, spec)
+    weights = region_weights(target.region, labels, index, spec)
+    value: Value = target.value
+    if value == "logit" and spec.multilabel and len(spec.classes) == 2:
+        # a one-logit network has logit z for its class and -z against it
+        value = "margin"
+    frozen = torch.from_numpy(weights.astype(np.float32)).to(logits.device)
+    return FrozenTarget(index, spec.classes[index].name, frozen, value, target.reduction == "mean")
+
+
+def objects(labels: Labels) -> NDArray[np.int32]:
+    """Connected components (edge neighbours) of equal foreground class, numbered from 1 in raster order."""
+    return np.asarray(measure.label(labels, background=0, connectivity=1), dtype=np.int32)
+
+
+def region_weights(region: Region, labels: Labels, index: int, spec: ModelSpec) -> NDArray[np.float32]:
+    """Weights (*space) of a region; raises if nothing counts."""
+    match region:
+        case Painted(mask, _):
+            weights = np.sign(_fitting(mask, labels).astype(np.float32))
+        case Point(at):
+            weights = np.zeros(labels.shape, np.float32)
+            weights[_inside(at, labels)] = 1
+        case Object():
+            weights = _component(region, labels, spec).astype(np.float32)
+        case Box(start, stop, predicted_only):
+            weights = np.zeros(labels.shape, np.float32)
+            weights[tuple(slice(max(0, a), max(0, b)) for a, b in zip(start, stop, strict=True))] = 1
+            if predicted_only:
+                weights *= labels == index
+        case Border(of, width):
+            weights = _rim(region_weights(of, labels, index, spec) > 0, width)
+        case _:
+            weights = (labels == index).astype(np.float32)
+    if not weights.any():
+        raise NoSuchRegion(_empty(region, index, spec), fix=_empty_fix(region, labels, spec))
+    return weights
+
+
+def _class_in(region: Region, labels: Labels, spec: ModelSpec) -> int:
+    match region:
+        case Painted(mask, _):
+            seen = labels[_fitting(mask, labels) > 0]
+        case Point(at):
+            return int(labels[_inside(at, labels)])
+        case Object():
+            return int(labels[_component(region, labels, spec)][0])
+        case Box(start, stop, _):
+            seen = labels[tuple(slice(max(0, a), max(0, b)) for a, b in zip(start, stop, strict=True))]
+        case Border(of, _):
+            return _class_in(of, labels, spec)
+        case _:
+            seen = labels
+    counts = np.bincount(seen.ravel(), minlength=len(spec.classes))
+    if not counts.sum():
+        raise NoSuchRegion(_empty(region, 1, spec), fix=_empty_fix(region, labels, spec))
+    return int(counts[1:].argmax() + 1) if counts[1:].any() else 0 if not _is_predicted(region) else 1
+
+
+def _is_predicted(region: Region) -> bool:
+    return not isinstance(region, Painted | Point | Object | Box | Border)
+
+
+def _component(region: Object, labels: Labels, spec: ModelSpec) -> NDArray[np.bool_]:
+    numbered = objects(labels)
+    count = int(numbered.max())
+    number = region.number
+    if number is None and region.at is not None:
+        number = int(numbered[_inside(region.at, labels)])
+        if number == 0:
+            raise NoSuchRegion(
+                f"There is no object at {region.at}: the model sees {spec.classes[0].name} there.",
+                fix="Choose a pixel inside a predicted object.",
+            )
+    if number is None or not 1 <= number <= count:
+        raise NoSuchRegion(
+            f"There is no object {number}; the model finds {count}.",
+            fix=f"Choose a number from 1 to {count}." if count else "Choose another image or model.",
+        )
+    component: NDArray[np.bool_] = numbered == number
+    return component
+
+
+def _fitting(mask: Labels, labels: Labels) -> Labels:
+    mask = np.asarray(mask)
+    if mask.shape != labels.shape:
+        raise ImageMismatch(
+            f"The mask has shape {mask.shape}, the image {labels.shape}.",
+            fix="Paint the region on this image, or crop the mask to it.",
+        )
+    return mask.astype(np.int8) if mask.dtype == bool else mask
+
+
+def _inside(at: tuple[int, ...], labels: Labels) -> tuple[int, ...]:
+    if len(at) != labels.ndim or not all(0 <= p < n for p, n in zip(at, labels.shape, strict=True)):
+        raise NoSuchRegion(
+            f"The point {at} lies outside the image of shape {labels.shape}.",
+            fix="Choose a point from 0 to the size minus 1, in the order of the axes (Y,X).",
+        )
+    return at
+
+
+def _rim(mask: NDArray[np.bool_], width: int) -> NDArray[np.float32]:
+    inner = mask & ~ndimage.binary_erosion(mask, iterations=width)
+    outer = ndimage.binary_dilation(mask, iterations=width) & ~mask
+    rim: NDArray[np.float32] = inner.astype(np.float32) - outer.astype(np.float32)
+    return rim
+
+
+def _empty(region: Region, index: int, spec: ModelSpec) -> str:
+    name = spec.classes[index].name
+    if isinstance(region, Painted):
+        return "The painted region is empty."
+    if isinstance(region, Box):
+        return f"The box {region.start} to {region.stop} holds no pixel of class {name}."
+    return f"The model finds no pixel of class {name} in this image."
+
+
+def _empty_fix(region: Region, labels: Labels, spec: ModelSpec) -> str:
+    if isinstance(region, Painted):
+        return "Paint at least one pixel of the region to explain."
+    found = ", ".join(spec.classes[i].name for i in np.unique(labels))
+    return f"It finds {found}: choose one of these, or paint the region to explain."

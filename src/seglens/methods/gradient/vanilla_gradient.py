@@ -1,0 +1,32 @@
+"""Vanilla gradient: how the target changes with each pixel, to first order."""
+
+from seglens.core.explanation import Explanation
+from seglens.core.method import Fidelity, Method, Need, Scope
+from seglens.engine.case import Case
+from seglens.methods.gradient._shared import Show, input_map
+
+
+class VanillaGradient(Method):
+    """The gradient of the target with respect to the image, one forward and one backward pass (card B1)."""
+
+    title = "Vanilla gradient"
+    cite = "simonyan2014"
+    survey = (24, 90, 194)
+    fidelity = Fidelity.EXACT
+    scope = Scope.REGION
+    needs = frozenset({Need.GRADIENT})
+    exact_zero_outside_reach = True
+
+    show: Show = "magnitude"
+
+    def run(self, case: Case) -> Explanation:
+        """One map in units of target per unit of normalised input."""
+        gradient = case.gradient()
+        unit = f"{case.target.value} per unit of normalised input"
+        layer = input_map("gradient", gradient, self.show, unit)
+        strongest = float(gradient.abs().max())
+        text = (
+            f"Vanilla gradient of {case.target.name} over {case.target.pixels} pixels "
+            f"(score {case.clean_score:.4g}); the strongest pixel changes it by {strongest:.3g} per unit of input."
+        )
+        return Explanation((layer,), text=text)

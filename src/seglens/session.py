@@ -1,0 +1,228 @@
+"""The engine's door: segment an image, explain what was drawn. Check needs → run → restore → record."""
+
+from __future__ import annotations
+
+import datetime
+import importlib
+import platform
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from seglens import __version__
+from seglens.core.catalogue import METHODS
+from seglens.core.explanation import Explanation, Record
+from seglens.core.image import Image
+from seglens.core.method import Artefact, Method, Need
+from seglens.core.rerun import as_cli, as_python
+from seglens.core.run import Run
+from seglens.core.target import Target
+from seglens.engine.case import Case
+from seglens.engine.resolve import resolve
+from seglens.engine.target import objects
+from seglens.models.predict import Piece, predict
+from seglens.models.segmentation import SegmentationModel, quiet
+
+__all__ = ["Piece", "Segmentation", "as_cli", "as_python", "explain", "segment", "segment_steps"]
+
+_ARTEFACTS: dict[tuple[Method, str], Artefact] = {}
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """A segmented image; arrays have the image's axes without channels.
+
+    Args:
+        axes: axes of the arrays.
+        labels: class per pixel, uint8.
+        entropy: predictive entropy in nats, float32.
+        probabilities: (K, …) float32, if asked for.
+        notes: what was done to get through (a smaller tile, …).
+    """
+
+    axes: str
+    labels: Any
+    entropy: Any
+    probabilities: Any = None
+    notes: tuple[str, ...] = ()
+
+    def objects(self) -> NDArray[np.int32]:
+        """Numbered connected components of the predicted classes, as ``--object`` counts them.
+
+        Time points, and slices that a 2-D model saw one by one, are numbered each for itself.
+        """
+        labels = np.asarray(self.labels)
+        further = [a for a in self.axes if a not in "ZYX"]
+        if not further:
+            return objects(labels)
+        flat = labels.reshape(-1, *labels.shape[len(further) :])
+        return np.stack([objects(one) for one in flat]).reshape(labels.shape)
+
+
+def segment_steps(
+    image: Image, model: SegmentationModel, *, run: Run | None = None, tile: int | None = None, halo: int | None = None
+) -> Iterator[Piece]:
+    """Segment tile by tile; see :func:`seglens.models.predict.predict`."""
+    return predict(model, image, run or Run(), tile=tile, halo=halo)
+
+
+def segment(
+    image: Image,
+    model: SegmentationModel,
+    *,
+    run: Run | None = None,
+    tile: int | None = None,
+    halo: int | None = None,
+    probabilities: bool = False,
+    out: Path | None = None,
+) -> Segmentation:
+    """Segment a whole image.
+
+    Args:
+        image: any size; further axes are walked through.
+        model: the model.
+        run: progress, cancel, notes.
+        tile, halo: see :func:`seglens.models.predict.predict`.
+        probabilities: keep the probability of each class too.
+        out: a folder for zarr arrays, so that memory stays bounded; ``None`` keeps numpy arrays.
+
+    Raises:
+        ImageMismatch, OutOfMemory, Cancelled: as :func:`segment_steps`.
+    """
+    run = run or Run()
+    axes = "".join(a for a in image.kept if a != "C")
+    order = [a for a in axes if a not in model.spec.axes]
+    axes = "".join(order) + model.spec.axes
+    shape = image.space(axes)
+    classes = len(model.spec.classes)
+    made: dict[str, Any] = {}
+    for piece in segment_steps(image, model, run=run, tile=tile, halo=halo):
+        if not made:
+            made["labels"] = _array(out, "labels", shape, np.uint8)
+            made["entropy"] = _array(out, "entropy", shape, np.float32)
+            if probabilities:
+                made["probabilities"] = _array(out, "probabilities", (classes, *shape), np.float32)
+        where = (*(piece.position[a] for a in order), *piece.where)
+        made["labels"][where] = piece.labels
+        made["entropy"][where] = piece.entropy
+        if probabilities:
+            made["probabilities"][(slice(None), *where)] = piece.probabilities
+    return Segmentation(axes, notes=tuple(run.notes), **made)
+
+
+def explain(
+    method: str | Method,
+    image: Image,
+    model: SegmentationModel,
+    target: Target | None = None,
+    *,
+    run: Run | None = None,
+    reference: tuple[Image, ...] = (),
+    annotation: NDArray[Any] | None = None,
+    second_model: SegmentationModel | None = None,
+    **parameters: Any,
+) -> Explanation:
+    """Ask one method one question.
+
+    Args:
+        method: name (with ``parameters``) or a configured method.
+        image: a view whose axes are the model's (and channels).
+        model: the model; left exactly as it was.
+        target: what to explain; by default the most frequent predicted class.
+        run: progress, cancel, seed.
+        reference, annotation, second_model: what some methods need.
+        parameters: the method's parameters, with a name.
+
+    Returns:
+        The answer with its record.
+
+    Raises:
+        SegLensError: whatever a person can put right; see :mod:`seglens.core.errors`.
+    """
+    run, target = run or Run(), target or Target()
+    recipe = METHODS[method].from_values(parameters) if isinstance(method, str) else method
+    start = time.perf_counter()
+    with quiet(model.module):
+        case = resolve(
+            image, model, target, run,
+            method=recipe, reference=reference, annotation=annotation, second_model=second_model,
+        )  # fmt: skip
+        answer = recipe.run(_prepared(recipe, case))
+    return answer.with_record(record(recipe, case, target, time.perf_counter() - start))
+
+
+def record(method: Method, case: Case, target: Target, seconds: float) -> Record:
+    """What is needed to run it again."""
+    image, spec = case.image, case.model.spec
+    told = target.describe()
+    told["resolved"] = {"class": case.target.name, "pixels": case.target.pixels, "score": case.clean_score}
+    return Record(
+        method=method.name,
+        parameters=method.values(),
+        target=told,
+        model={"name": spec.name, "source": case.model.source, "sha256": spec.sha256},
+        image=_image_record(image, spec.axes),
+        seed=case.run.seed,
+        versions=_versions(),
+        device=str(case.model.device),
+        cost={"forwards": case.run.cost.forwards, "backwards": case.run.cost.backwards},
+        seconds=round(seconds, 3),
+        notes=list(case.run.notes),
+        fidelity=str(method.fidelity),
+        cite=method.cite,
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _prepared(method: Method, case: Case) -> Case:
+    if Need.TRAINING not in method.needs:
+        return case
+    key = (method, case.model.spec.sha256 or str(id(case.model)))
+    if key not in _ARTEFACTS:
+        made = method.prepare(case)
+        if made is None:
+            return case
+        _ARTEFACTS[key] = made
+    return Case(**{**vars(case), "artefact": _ARTEFACTS[key]})
+
+
+def _image_record(image: Image, space: str) -> dict[str, Any]:
+    parts = dict(zip(image.axes, image.index, strict=True))
+    full = dict(zip(image.axes, image.data.shape, strict=True))
+    crop = {
+        a: f"{p.start}:{p.stop}" for a, p in parts.items() if isinstance(p, slice) and (p.start, p.stop) != (0, full[a])
+    }
+    return {
+        "name": image.name,
+        "source": image.source,
+        "axes": image.axes,
+        "shape": list(image.data.shape),
+        "select": {a: p for a, p in parts.items() if not isinstance(p, slice)},
+        "crop": crop,
+        "channels": list(image.channels) if image.channels else None,
+        "pixel_size": list(image.scale(space)),
+        "unit": image.unit,
+        "sha256": image.fingerprint(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    seen = {"seglens": __version__, "python": platform.python_version(), "torch": str(torch.__version__)}
+    for name in ("numpy", "scipy", "skimage"):
+        seen[name] = str(importlib.import_module(name).__version__)
+    return seen
+
+
+def _array(out: Path | None, name: str, shape: tuple[int, ...], dtype: type) -> Any:
+    if out is None:
+        return np.zeros(shape, dtype)
+    import zarr
+
+    chunks = tuple(min(n, 512 if i >= len(shape) - 2 else 1) for i, n in enumerate(shape))
+    return zarr.create_array(out / f"{name}.zarr", shape=shape, dtype=dtype, chunks=chunks)
