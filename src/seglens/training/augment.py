@@ -81,12 +81,12 @@ def fluorescence(image: Array, truth: Truth, rng: Rng) -> Array:
 
     Never inverted: bright on dark is what the model is for.
     """
-    x = image * np.exp(rng.uniform(-0.7, 0.5))
+    x: npt.NDArray[Any] = image * np.exp(rng.uniform(-0.7, 0.5))
     if rng.random() < 0.6:
         x = np.sign(x) * np.abs(x) ** np.exp(rng.uniform(-0.4, 0.4))
     if rng.random() < 0.3:
         x = x + rng.uniform(0, 0.15) * (1 + _field(x.shape[:2], rng.uniform(15, 60), rng))[..., None]
-    return _optics(x, rng, blur=1.5, noise=0.06)
+    return _optics(x, rng, blur=1.5, noise=0.03)
 
 
 def histology(image: Array, truth: Truth, rng: Rng) -> Array:
@@ -101,12 +101,13 @@ def histology(image: Array, truth: Truth, rng: Rng) -> Array:
 
 
 def _optics(image: Array, rng: Rng, blur: float, noise: float) -> Array:
+    x: npt.NDArray[Any] = image
     if rng.random() < 0.25:
         sigma = rng.uniform(0.3, blur)
-        image = ndimage.gaussian_filter(image, (sigma, sigma, 0))
+        x = ndimage.gaussian_filter(x, (sigma, sigma, 0))
     if rng.random() < 0.4:
-        image = image + rng.normal(0, rng.uniform(0, noise), image.shape)
-    return np.asarray(image, np.float32)
+        x = x + rng.normal(0, rng.uniform(0, noise), x.shape)
+    return np.asarray(x, np.float32)
 
 
 def _density(image: Array) -> Array:

@@ -17,9 +17,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
+from skimage.io import imread
 
 from seglens.core.errors import ImageMismatch
-from seglens.models.spec import Normalisation
+from seglens.core.image import Image
+from seglens.models.intake import fit_intake
+from seglens.models.spec import ModelSpec
 from seglens.training.shortcut import shortcut_image
 
 Array = npt.NDArray[Any]
@@ -90,7 +93,9 @@ def split_names(names: Iterable[str]) -> dict[str, list[str]]:
     split = _cut(places)
     if not all(split.values()):
         ranked = sorted(places, key=places.__getitem__)
-        split = _cut({name: (rank + 0.5) / len(ranked) for rank, name in enumerate(ranked)})
+        held = [max(1, round(SHARES[share] * len(ranked))) for share in ("validation", "test")]
+        parts = np.split(ranked, np.cumsum(held))
+        split = {share: sorted(map(str, parts[i])) for share, i in (("train", 2), ("validation", 0), ("test", 1))}
     return split
 
 
@@ -131,10 +136,8 @@ def read_pair(name: str, image_file: Path, mask_file: Path, channels: int) -> Sa
 
 
 def _read(file: Path) -> Array:
-    from skimage import io
-
     try:
-        return np.asarray(io.imread(file))
+        return np.asarray(imread(file))
     except (OSError, ValueError, SyntaxError) as error:
         raise ImageMismatch(
             f"{file.name} cannot be read: {error}.", fix="Save it again as PNG or TIFF, or take it out of the folder."
@@ -178,17 +181,11 @@ def class_labels(instances: Array, border: int) -> npt.NDArray[np.int64]:
     return labels
 
 
-def normalise(image: Array, how: Normalisation) -> npt.NDArray[np.float32]:
-    """Model input (H, W, C) from an image (H, W, C); statistics are those of this whole image."""
-    x = image.astype(np.float32)
-    axes = (0, 1) if how.per_channel else (0, 1, 2)
-    if how.kind == "dtype" and np.issubdtype(image.dtype, np.integer):
-        x = x / np.iinfo(image.dtype).max
-    elif how.kind == "percentile":
-        low, high = np.percentile(x, (how.low, how.high), axis=axes, keepdims=True)
-        x = (x - low) / np.maximum(high - low, 1e-6)
-    elif how.kind == "zscore":
-        x = (x - x.mean(axes, keepdims=True)) / np.maximum(x.std(axes, keepdims=True), 1e-6)
-    elif how.kind == "fixed":
-        x = (x - np.asarray(how.mean)) / np.asarray(how.std)
-    return np.asarray((x - how.then_mean) / how.then_std, np.float32)
+def normalise(image: Array, spec: ModelSpec, name: str = "image") -> npt.NDArray[np.float32]:
+    """Model input (H, W, C) from an image (H, W, C), exactly as prediction makes it.
+
+    Raises:
+        ImageMismatch: the image called ``name`` is constant or holds values that are not numbers.
+    """
+    intake = fit_intake(Image(image, "YXC", name=name), spec)
+    return np.ascontiguousarray(intake.to_input(image.transpose(2, 0, 1)).transpose(1, 2, 0))

@@ -7,6 +7,7 @@ input pixel influences a bounded neighbourhood of the output. The engine's crops
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ _UP = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 
 
 class ConvBlock(nn.Sequential):
-    """Twice convolution (3 wide), batch norm, ReLU; then dropout if any. ``(N, in, *space)`` to ``(N, out, *space)``."""
+    """Twice convolution, batch norm, ReLU; then dropout if any: ``(N, in, *space)`` to ``(N, out, *space)``."""
 
     def __init__(self, in_channels: int, out_channels: int, dims: int, dropout: float) -> None:
         """``dims`` is 2 or 3; ``dropout`` drops whole channels with this probability."""
@@ -86,7 +87,7 @@ class UNet(nn.Module):
         self.pool = _POOL[dims](2)
         self.bottleneck = ConvBlock(sources[-1], deepest, dims, dropout)
         upward = self.features[::-1]
-        self.decoder = nn.ModuleList(UpBlock(a, b, dims, dropout) for a, b in zip(upward, upward[1:], strict=False))
+        self.decoder = nn.ModuleList(UpBlock(a, b, dims, dropout) for a, b in pairwise(upward))
         self.head = _CONV[dims](self.features[0], out_channels, 1)
 
     @property
