@@ -54,12 +54,12 @@ def open_image(source: str | Path, *, axes: str | None = None) -> Image:
     return _as_image(_pixels(path, _reader(path)), path, axes)
 
 
-def read_mask(path: str | Path, shape: tuple[int, ...]) -> NDArray[np.int8]:
+def read_mask(path: str | Path, shape: tuple[int, ...] | None = None) -> NDArray[np.int8]:
     """A mask to explain: +1 where a person painted *for*, -1 for *against* (negative numbers), 0 elsewhere.
 
     Args:
         path: any image file; colours count as painted where they are not black.
-        shape: the space of the image that it must fit.
+        shape: the space of the image that it must fit; ``None`` takes the mask as it is.
 
     Raises:
         ImageMismatch: not readable, or of another shape.
@@ -69,11 +69,12 @@ def read_mask(path: str | Path, shape: tuple[int, ...]) -> NDArray[np.int8]:
     reader = _reader(path)
     pixels = _pixels(path, _find(reader, "read_indices") if reader == "picture" else reader)
     data = np.asarray(pixels.data)
-    if pixels.axes is not None and "C" in pixels.axes and data.ndim > len(shape):
+    if pixels.axes is not None and "C" in pixels.axes and (shape is None or data.ndim > len(shape)):
         channels = np.moveaxis(data, pixels.axes.index("C"), 0)
         data = np.any(channels[:3] != 0, axis=0)
-    data = data.squeeze() if data.size == np.prod(shape) and data.ndim > len(shape) else data
-    if data.shape != tuple(shape):
+    if shape is not None and data.ndim > len(shape) and data.size == np.prod(shape):
+        data = data.squeeze()
+    if shape is not None and data.shape != tuple(shape):
         raise ImageMismatch(
             f"The mask {path.name} has {_by(data.shape)} pixels, the image has {_by(tuple(shape))}.",
             fix="Paint or export the mask on this very image, at the same size.",
