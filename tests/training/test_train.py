@@ -13,11 +13,11 @@ import torch
 
 from seglens.core.errors import BadParameter, Cancelled, ImageMismatch, ModelMismatch, UnknownName
 from seglens.core.run import Run
+from seglens.models.loaders import load_model
 from seglens.models.spec import ModelSpec
 from seglens.training import RECIPES, train
 from seglens.training import recipes as recipes_module
 from seglens.training.evaluate import evaluate, main, predict
-from seglens.training.export import load_model
 
 from .folders import blobs, write_folder
 

@@ -17,10 +17,11 @@ import torch
 
 from seglens.core.errors import BadParameter, SegLensError
 from seglens.core.run import Run
+from seglens.models.loaders import load_model
 from seglens.models.segmentation import SegmentationModel, quiet
 from seglens.models.spec import read_spec
 from seglens.training.data import Sample, draw, find_pairs, normalise, read_folder
-from seglens.training.export import TRAINING, load_model
+from seglens.training.export import TRAINING
 from seglens.training.scores import overlap, summary
 from seglens.training.shortcut import HEALTHY, INFECTED, Markers, shortcut_image
 
@@ -40,10 +41,11 @@ def evaluate(model_dir: Path, data: Path | None = None, *, run: Run | None = Non
 
     Raises:
         ModelMismatch: the folder holds no such model.
+        UnknownName: there is no such folder.
         ImageMismatch: the data folder cannot be used.
         BadParameter: no image is left to score, or no data given to a model that needs some.
     """
-    model, record = load_model(model_dir), read_spec(model_dir / TRAINING)
+    model, record = load_model(model_dir, device="cpu"), read_spec(model_dir / TRAINING)
     if data is None:
         samples = draw(_drawn(record), record["crop"])
     else:

@@ -1,4 +1,4 @@
-"""A trained model as a folder: ``weights.safetensors``, ``model.json``, ``training.json``; and back."""
+"""A trained model as a folder: ``weights.safetensors``, ``model.json``, ``training.json``."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from seglens.core.errors import ModelMismatch
-from seglens.models.nets import build_network
-from seglens.models.segmentation import SegmentationModel, quiet
-from seglens.models.spec import ModelSpec, read_spec
+from seglens.models.segmentation import quiet
+from seglens.models.spec import ModelSpec
 
 WEIGHTS, MODEL, TRAINING = "weights.safetensors", "model.json", "training.json"
 
@@ -74,30 +73,6 @@ def save_model(out: Path, network: nn.Module, description: Mapping[str, Any], sp
     spec = spec.with_(sha256=hashlib.sha256((out / WEIGHTS).read_bytes()).hexdigest())
     write_json(out / MODEL, {"network": dict(description), **spec.to_dict()})
     return spec
-
-
-def load_model(folder: Path) -> SegmentationModel:
-    """Load what :func:`save_model` wrote, on the CPU and in eval mode.
-
-    Raises:
-        ModelMismatch: a file is missing, cannot be read, or does not fit the others.
-    """
-    data = read_spec(folder / MODEL)
-    network = data.pop("network", None)
-    if not isinstance(network, Mapping) or not {"name", "arguments"} <= set(network):
-        raise ModelMismatch(
-            f"{MODEL} does not say how to build the network.",
-            fix='Give "network": {"name": "unet", "arguments": {…}}.',
-        )
-    module = build_network(network["name"], network["arguments"])
-    try:
-        module.load_state_dict(load_file(folder / WEIGHTS))
-    except (OSError, RuntimeError) as error:
-        raise ModelMismatch(
-            f"The weights do not fit the network of {MODEL}: {error}.", fix="Train the model again, or copy both files."
-        ) from error
-    module.eval()
-    return SegmentationModel(module, ModelSpec.from_dict(data), source=str(folder))
 
 
 def write_json(file: Path, data: Any) -> None:

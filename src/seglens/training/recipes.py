@@ -39,7 +39,7 @@ class Recipe:
     crop: int = 160
     batch: int = 8
     steps: int = 50
-    epochs: int = 32
+    epochs: int = 20
     rate: float = 3e-3
     synthetic: bool = False
 
@@ -78,7 +78,7 @@ RECIPES: Mapping[str, Recipe] = {
         ),
         arguments={"in_channels": 3, "out_channels": 3, "features": [16, 32, 64, 128]},
         augmentation="histology",
-        epochs=40,
+        epochs=24,
     ),
     "shortcut-synthetic": Recipe(
         spec=ModelSpec(
@@ -101,7 +101,6 @@ RECIPES: Mapping[str, Recipe] = {
         zoom=(1.0, 1.0),
         crop=160,
         steps=40,
-        epochs=20,
         rate=5e-3,
         synthetic=True,
     ),
