@@ -38,8 +38,8 @@ class LayerInfo:
 def layers(model: SegmentationModel) -> tuple[LayerInfo, ...]:
     """Every named layer that answers a map, in the order in which they finish.
 
-    A layer that is called more than once stands where it finished last. Found with one small image; nothing is left
-    behind in the model.
+    A layer that is called more than once stands where it finished last; one that sums up the whole image in a single
+    pixel is left out. Found with one small image; nothing is left behind in the model.
 
     Raises:
         MissingNeed: the model is an exported graph or TorchScript.
@@ -50,7 +50,7 @@ def layers(model: SegmentationModel) -> tuple[LayerInfo, ...]:
 
     def keep(name: str) -> Any:
         def hook(module: nn.Module, inputs: Any, out: Any) -> None:
-            if isinstance(out, Tensor) and out.ndim == len(shape):
+            if isinstance(out, Tensor) and out.ndim == len(shape) and out.shape[2:].numel() > 1:
                 seen.pop(name, None)
                 seen[name] = out
 

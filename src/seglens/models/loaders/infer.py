@@ -125,12 +125,11 @@ def first_convolution(module: nn.Module) -> tuple[int, int] | None:
 
 
 def _convolutions(module: nn.Module) -> Iterator[tuple[int, int]]:
-    groups = {
-        f"{name}.weight": m.groups for name, m in module.named_modules() if isinstance(getattr(m, "groups", 0), int)
-    }
+    found = {f"{name}.weight": getattr(m, "groups", None) for name, m in module.named_modules()}
+    groups = {name: count for name, count in found.items() if isinstance(count, int)}
     for name, tensor in module.state_dict().items():
         if isinstance(tensor, Tensor) and tensor.ndim in (4, 5) and name.endswith("weight"):
-            yield tensor.ndim - 2, tensor.shape[1] * max(1, groups.get(name, 1))
+            yield tensor.ndim - 2, tensor.shape[1] * groups.get(name, 1)
 
 
 def _first_that_works(probe: Probe, described: Mapping[str, Any]) -> tuple[int, int, Sizes]:
