@@ -1,0 +1,1 @@
+"""The napari plugin: panels, jobs and layers. It holds no mathematics and imports no torch."""

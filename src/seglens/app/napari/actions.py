@@ -1,0 +1,267 @@
+"""What buttons, shortcuts and commands do: one place, so that all of them do the same."""
+
+# mypy: allow-subclassing-any
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from napari.layers import Labels, Layer
+from qtpy.QtCore import QObject
+
+from seglens.app.napari import asking, notify, results, settings, words, work
+from seglens.app.napari.copying import segment_record
+from seglens.app.napari.filling import Filler
+from seglens.app.napari.jobs import Job
+from seglens.app.napari.viewer_session import Made, State, ViewerSession, layer_id
+from seglens.core.errors import SegLensError, UntrustedModel
+from seglens.core.explanation import Explanation
+
+
+class Actions(QObject):
+    """Starts jobs for one viewer and brings home what they answer.
+
+    Args:
+        session: the viewer's session.
+        parent: the dock; its end is the end of every job.
+    """
+
+    def __init__(self, session: ViewerSession, parent: QObject | None = None) -> None:
+        """Nothing starts by itself."""
+        super().__init__(parent)
+        self.session = session
+        self.job: Job | None = None
+        self._loading: Job | None = None
+        self._starting: Job | None = None
+
+    # -- engine and model -------------------------------------------------------------------------------------
+
+    def start_engine(self) -> None:
+        """Import torch in a worker, so that the first run does not wait for it."""
+        if self._starting is None and not self.session.engine.ready:
+            device = str(settings.get("compute.device"))
+            self._starting = self._job("starting", partial(work.preload, device=device), self._engine_ready)
+            self._starting.start()
+
+    def choose_model(self, source: str, *, trusted: bool = False, suggested: bool = False) -> None:
+        """Load a model in the background; the one before stays until then."""
+        if self._loading is not None:
+            self._loading.cancel()
+        model = self.session.model
+        model.source, model.suggested, model.untrusted = source, suggested, ""
+        model.loaded = model.spec = None
+        model.loading = True
+        self.session.say("")
+        device = str(settings.get("compute.device"))
+        job = self._job(
+            f"loading {source}",
+            partial(work.load, source=source, trusted=trusted, device=device),
+            partial(self._model_ready, source),
+            partial(self._model_failed, source),
+        )
+        self._loading = job
+        job.start()
+
+    def trust_model(self) -> None:
+        """The person trusts the file that was refused."""
+        if self.session.model.untrusted:
+            self.choose_model(self.session.model.source, trusted=True)
+
+    # -- runs -------------------------------------------------------------------------------------------------
+
+    def segment(self, scope: str | None = None) -> None:
+        """Segment what is chosen, or another scope."""
+        why = asking.why_not(self.session, "segment")
+        if why:
+            self.session.say(why, level="warning")
+            return
+        try:
+            plan = asking.plan_segment(self.session, scope)
+        except SegLensError as error:
+            notify.error(self.session, error)
+            return
+        question, model = self.session.question, self.session.model
+        viewer = self.session.viewer
+        if viewer is None or model.spec is None:
+            return
+        filler = Filler(viewer, plan, model.spec, question)
+        tile = question.tile or int(settings.get("compute.tile")) or None
+        record = segment_record(plan.views, model.loaded, tile, question.halo)
+        call = partial(work.segment, views=plan.views, model=model.loaded, tile=tile, halo=question.halo)
+        job = self._job("Prediction", call, lambda _: self._finish(job, words.finished("Prediction", job.seconds)))
+        made = Made(record, plan.views[0] if len(plan.views) == 1 else None)
+        job.produced.connect(lambda item: self._piece(job, filler, made, plan.layer.name, *item))
+        job.ended.connect(filler.finish)
+        self._begin(job, plan.layer)
+
+    def explain(self) -> None:
+        """Explain the chosen target with the chosen method."""
+        why = asking.why_not(self.session, "explain")
+        if why:
+            self.session.say(why, level="warning")
+            return
+        try:
+            plan = asking.plan_explain(self.session)
+        except SegLensError as error:
+            notify.error(self.session, error)
+            return
+        call = partial(
+            work.explain, method=plan.method, image=plan.image, model=self.session.model.loaded, target=plan.target
+        )
+        job = self._job(plan.method.title, call, lambda answer: self._explained(job, plan, answer))
+        self._begin(job, plan.layer)
+
+    def cancel(self) -> None:
+        """Ask the running job to stop; it does within a tile or batch."""
+        if self.job is not None and self.session.status.state is State.RUNNING:
+            self.session.status.state = State.CANCELLING
+            self.job.cancel()
+
+    def stop_all(self) -> None:
+        """The dock goes: stop everything."""
+        for job in (self.job, self._loading, self._starting):
+            if job is not None:
+                job.cancel()
+
+    # -- target -----------------------------------------------------------------------------------------------
+
+    def new_target(self) -> None:
+        """A fresh layer to paint a target on, active and with the brush in hand."""
+        layer, viewer = self.session.image_layer, self.session.viewer
+        if layer is None or viewer is None:
+            self.session.say(words.PICK_IMAGE, level="warning")
+            return
+        try:
+            axes = asking.axes_of(self.session, layer)
+        except SegLensError as error:
+            notify.error(self.session, error)
+            return
+        target = results.target_layer(viewer, layer, axes)
+        results.add(viewer, target)
+        viewer.layers.selection.active = target
+        target.mode = "paint"
+        target.selected_label = 1
+        self.session.question.target_id = layer_id(target)
+        self.session.question.region = "painted"
+
+    def toggle_sign(self) -> None:
+        """Paint for or against."""
+        target = self.session.layer(self.session.question.target_id)
+        if isinstance(target, Labels):
+            target.selected_label = 1 if target.selected_label == 2 else 2
+            viewer = self.session.viewer
+            if viewer is not None:
+                viewer.status = words.SIGN[int(target.selected_label)]
+        else:
+            self.session.say(words.PAINT_FIRST, level="warning")
+
+    # -- coming home ------------------------------------------------------------------------------------------
+
+    def _job(
+        self, title: str, call: Any, done: Callable[[Any], None], failed: Callable[[Any], None] | None = None
+    ) -> Job:
+        memory = int(settings.get("compute.memory")) * 2**20 or None
+        job = Job(title, call, memory=memory)
+        job.returned.connect(done)
+        job.failed.connect(failed or (lambda error: notify.error(self.session, error)))
+        return job
+
+    def _begin(self, job: Job, layer: Layer) -> None:
+        self.job = job
+        status = self.session.status
+        self.session.say("")
+        status.done = status.total = 0
+        status.rate, status.text, status.title = 0.0, "", job.title
+        status.state = State.RUNNING
+        job.progressed.connect(self._progressed)
+        job.noted.connect(lambda sentence: notify.note(self.session, sentence))
+        job.cancelled.connect(lambda: self._stopped(job))
+        job.ended.connect(lambda: self._ended(job))
+        wanted = layer_id(layer)
+        name = layer.name
+        gone = partial(self._layer_gone, job, wanted, name)
+        viewer = self.session.viewer
+        if viewer is not None:
+            viewer.layers.events.removed.connect(gone)
+            job.ended.connect(lambda: viewer.layers.events.removed.disconnect(gone))
+        job.start()
+
+    def _progressed(self, done: int, total: int, text: str, rate: float) -> None:
+        status = self.session.status
+        status.text, status.rate, status.total, status.done = text, rate, total, done
+
+    def _piece(self, job: Job, filler: Filler, made: Made, name: str, number: int, piece: Any) -> None:
+        job.applied()
+        if job.run.cancelled and not filler.layers:
+            return
+        if not filler.alive:
+            job.cancel()
+            return
+        fresh = not filler.layers
+        filler.add(number, piece)
+        if fresh:
+            self.session.keep(made, filler.layers)
+
+    def _explained(self, job: Job, plan: asking.ExplainPlan, answer: Explanation) -> None:
+        viewer, spec = self.session.viewer, self.session.model.spec
+        if viewer is None or spec is None or self.session.layer(layer_id(plan.layer)) is None:
+            return
+        layers = results.explanation_layers(viewer, plan.layer, plan.frame, answer, spec, plan.method.title)
+        hide = [x for x in viewer.layers if results.is_map(x)]
+        for old in hide if any(results.is_map(x) for x in layers) else []:
+            old.visible = False
+        for layer in reversed(layers):
+            results.add(viewer, layer)
+        record = answer.record.to_dict() if answer.record is not None else {}
+        self.session.keep(Made(record, plan.image, plan.target.region, text=answer.text), layers)
+        self._finish(job, answer.text or words.finished(plan.method.title, job.seconds))
+
+    def _finish(self, job: Job, sentence: str) -> None:
+        notes = " ".join(job.run.notes)
+        self.session.say(sentence, notes)
+
+    def _stopped(self, job: Job) -> None:
+        # the reason why it stopped may already stand there
+        if self.session.status.message is None:
+            self.session.say(words.stopped(job.title))
+
+    def _ended(self, job: Job) -> None:
+        if self.job is job:
+            self.job = None
+            self.session.status.state = State.IDLE
+        job.deleteLater()
+
+    def _layer_gone(self, job: Job, wanted: str, name: str, event: Any) -> None:
+        if layer_id(event.value) == wanted:
+            job.cancel()
+            self.session.say(words.LAYER_GONE.format(name=name), level="warning")
+
+    def _engine_ready(self, told: work.Told) -> None:
+        engine = self.session.engine
+        engine.device, engine.device_name, engine.device_why = told.device, told.label, told.why
+        engine.zoo, engine.methods = told.zoo, told.methods
+        engine.ready = True
+        for sentence in told.broken:
+            self.session.say(f"One method cannot be used. {sentence}", level="warning")
+
+    def _model_ready(self, source: str, loaded: work.Loaded) -> None:
+        model = self.session.model
+        if model.source != source:
+            return
+        model.layers, model.chosen_layer = loaded.layers, loaded.chosen
+        model.spec, model.loaded = loaded.spec, loaded.model
+        model.loading = False
+        if source not in {entry.name for entry in self.session.engine.zoo}:
+            settings.remember_model(source)
+
+    def _model_failed(self, source: str, error: BaseException) -> None:
+        model = self.session.model
+        if model.source != source:
+            return
+        model.loading = False
+        if isinstance(error, UntrustedModel):
+            model.untrusted = error.sha256 or "?"
+            self.session.say(error.what, error.fix, "warning", "trust")
+        else:
+            notify.error(self.session, error)

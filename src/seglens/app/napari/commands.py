@@ -1,0 +1,168 @@
+"""Commands of the palette and the menus, and shortcuts; all of them do what the dock's buttons do."""
+
+from __future__ import annotations
+
+import weakref
+import webbrowser
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import napari
+from napari.components import ViewerModel
+from napari.layers import Layer
+from napari.utils.action_manager import action_manager
+
+from seglens.app.napari import notify, words
+from seglens.app.napari.viewer_session import ViewerSession, is_ours, plain, session_of
+
+if TYPE_CHECKING:
+    from seglens.app.napari.dock import SegLensDock
+
+_DOCKS: weakref.WeakKeyDictionary[ViewerSession, SegLensDock] = weakref.WeakKeyDictionary()
+
+
+def register(session: ViewerSession, dock: SegLensDock) -> None:
+    """Make a dock the one that commands of its viewer act on, and offer the shortcuts."""
+    _DOCKS[session] = dock
+    dock.destroyed.connect(lambda *_: _DOCKS.pop(session, None))
+    for name, description in _SHORTCUTS.items():
+        key = f"seglens:{name}"
+        # registered once a session of napari; napari keeps what the person rebound
+        action_manager.register_action(key, partial(_on_viewer, name), description, ViewerModel)
+        action_manager.bind_shortcut(key, words.KEYS[name])
+
+
+def dock_of(viewer: Any) -> SegLensDock | None:
+    """The dock of a viewer, opened if it is not yet."""
+    session = session_of(viewer)
+    if session not in _DOCKS and hasattr(plain(viewer), "window"):
+        plain(viewer).window.add_plugin_dock_widget("seglens", "SegLens")
+    return _DOCKS.get(session)
+
+
+def segment_view() -> None:
+    """Segment what is in view."""
+    _do(lambda dock: dock.jobs.segment("view"), tab=0)
+
+
+def segment_regions() -> None:
+    """Segment the boxes around shapes."""
+    _do(lambda dock: dock.jobs.segment("regions"), tab=0)
+
+
+def segment_all() -> None:
+    """Segment everything."""
+    _do(lambda dock: dock.jobs.segment("all"), tab=0)
+
+
+def explain_target() -> None:
+    """Explain the chosen target."""
+    _do(lambda dock: dock.jobs.explain(), tab=1)
+
+
+def toggle_prediction() -> None:
+    """Show or hide predictions."""
+    _toggle("prediction")
+
+
+def toggle_uncertainty() -> None:
+    """Show or hide uncertainty."""
+    _toggle("uncertainty")
+
+
+def toggle_heat() -> None:
+    """Show or hide the newest saliency map."""
+    _toggle("heat")
+
+
+def toggle_sign() -> None:
+    """Paint for or against."""
+    _do(lambda dock: dock.jobs.toggle_sign())
+
+
+def new_target() -> None:
+    """A layer to paint a target on."""
+    _do(lambda dock: dock.jobs.new_target(), tab=1)
+
+
+def copy_as_cli() -> None:
+    """The run of the selected layer as a command."""
+    _do(lambda dock: dock.copy("cli"))
+
+
+def copy_as_python() -> None:
+    """The run of the selected layer as a script."""
+    _do(lambda dock: dock.copy("python"))
+
+
+def open_docs() -> None:
+    """The documentation."""
+    webbrowser.open(words.DOCS)
+
+
+def open_preferences() -> None:
+    """napari's preferences; SegLens has a page of its own there."""
+    viewer = napari.current_viewer()
+    if viewer is not None:
+        for action in viewer.window.file_menu.actions():
+            if action.text().replace("&", "").startswith("Preferences"):
+                action.trigger()
+
+
+def _do(what: Callable[[SegLensDock], None], *, tab: int | None = None) -> None:
+    viewer = napari.current_viewer()
+    dock = None if viewer is None else dock_of(viewer)
+    if dock is None:
+        notify.info(words.NO_VIEWER)
+        return
+    if tab is not None:
+        dock.tabs.setCurrentIndex(tab)
+    what(dock)
+
+
+def _toggle(role: str) -> None:
+    viewer = napari.current_viewer()
+    if viewer is None:
+        notify.info(words.NO_VIEWER)
+    else:
+        toggle(viewer, role)
+
+
+def toggle(viewer: Any, role: str) -> None:
+    """Hide what SegLens made in this role, or show the newest."""
+    layers: list[Layer] = [x for x in viewer.layers if is_ours(x, role)]
+    if not layers:
+        viewer.status = f"There is no {words.ROLES[role]} yet."
+    elif any(x.visible for x in layers):
+        for layer in layers:
+            layer.visible = False
+    else:
+        layers[-1].visible = True
+
+
+_SHORTCUTS = {
+    "segment_view": "SegLens: segment what is in view",
+    "segment_all": "SegLens: segment everything",
+    "explain_target": "SegLens: explain the target",
+    "toggle_sign": "SegLens: paint for or against",
+    "toggle_prediction": "SegLens: show or hide the prediction",
+    "toggle_uncertainty": "SegLens: show or hide the uncertainty",
+    "toggle_heat": "SegLens: show or hide the saliency map",
+}
+_ACTS: dict[str, Callable[[SegLensDock], None]] = {
+    "segment_view": lambda dock: dock.jobs.segment("view"),
+    "segment_all": lambda dock: dock.jobs.segment("all"),
+    "explain_target": lambda dock: dock.jobs.explain(),
+    "toggle_sign": lambda dock: dock.jobs.toggle_sign(),
+}
+
+
+def _on_viewer(name: str, viewer: ViewerModel) -> None:
+    # a shortcut acts on the viewer that has the focus, which is not always the newest one
+    if name in _ACTS:
+        dock = dock_of(viewer)
+        if dock is not None:
+            _ACTS[name](dock)
+    else:
+        toggle(viewer, name.removeprefix("toggle_"))

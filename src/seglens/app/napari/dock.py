@@ -1,0 +1,116 @@
+"""The SegLens dock: header, two tabs, footer."""
+
+# mypy: allow-subclassing-any
+from __future__ import annotations
+
+from typing import Any
+
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QKeySequence, QShortcut
+from qtpy.QtWidgets import QApplication, QTabWidget, QWidget
+
+from seglens.app.napari import commands, copying, look, notify, words
+from seglens.app.napari.actions import Actions
+from seglens.app.napari.explain_tab import ExplainTab
+from seglens.app.napari.footer import Footer
+from seglens.app.napari.header import Header
+from seglens.app.napari.model_tab import ModelTab
+from seglens.app.napari.viewer_session import Made, layer_id, session_of
+from seglens.core.errors import SegLensError
+
+JOBS = ("segment", "explain")
+
+
+class SegLensDock(QWidget):
+    """Made by napari when the widget is opened; one per viewer.
+
+    Args:
+        napari_viewer: injected by napari under this name.
+    """
+
+    def __init__(self, napari_viewer: Any) -> None:
+        """Assemble the parts and start loading the engine in the background."""
+        super().__init__()
+        self.setObjectName("seglens")
+        self.setMinimumWidth(300)
+        self.session = session_of(napari_viewer)
+        self.jobs: Actions = Actions(self.session, self)
+        self.header = Header(self.session)
+        self.model = ModelTab(self.session)
+        self.explain = ExplainTab(self.session)
+        self.footer = Footer(self.session)
+        self.tabs = QTabWidget()
+        self.tabs.addTab(look.Page(self.model), "Model")
+        self.tabs.addTab(look.Page(self.explain), "Explain")
+        layout = look.column(self, gap=0)
+        layout.addWidget(self.header)
+        layout.addWidget(self.tabs, 1)
+        layout.addWidget(self.footer)
+        self._connect()
+        commands.register(self.session, self)
+        self.jobs.start_engine()
+
+    def copied(self, kind: str) -> str:
+        """Put the run that made the current map or layer on the clipboard, and give it back."""
+        made = self._made()
+        if made is None:
+            self.session.say(words.NOTHING_TO_COPY, level="warning")
+            return ""
+        try:
+            told = copying.as_text(made, kind)
+        except (SegLensError, OSError) as error:
+            notify.error(self.session, error)
+            return ""
+        clipboard = QApplication.clipboard()
+        if clipboard is not None:
+            clipboard.setText(told)
+        self.session.say(words.COPIED.format(where="terminal" if kind == "cli" else "Python session"))
+        return told
+
+    def copy(self, kind: str) -> None:
+        """As :meth:`copied`, for buttons and commands."""
+        self.copied(kind)
+
+    def run(self) -> None:
+        """Do what the button says."""
+        if self.footer.job == "explain":
+            self.jobs.explain()
+        else:
+            self.jobs.segment()
+
+    def _made(self) -> Made | None:
+        viewer = self.session.viewer
+        selected = list(viewer.layers.selection) if viewer is not None else []
+        for layer in [*selected, self.explain.result.current]:
+            if layer is not None and layer_id(layer) in self.session.made:
+                return self.session.made[layer_id(layer)]
+        return None
+
+    def _connect(self) -> None:
+        actions, target = self.jobs, self.explain.target
+        self.tabs.currentChanged.connect(lambda i: self.footer.set_job(JOBS[i]))
+        self.footer.run.connect(self.run)
+        self.footer.cancel.connect(actions.cancel)
+        self.footer.banner.acted.connect(self._acted)
+        self.model.wanted.connect(lambda source, suggested: actions.choose_model(source, suggested=suggested))
+        target.new_target.connect(actions.new_target)
+        target.toggle_sign.connect(actions.toggle_sign)
+        self.explain.result.copy.connect(self.copy)
+        # Esc belongs to napari everywhere else
+        escape = QShortcut(QKeySequence("Esc"), self)
+        escape.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
+        escape.activated.connect(self._escape)
+        self.destroyed.connect(actions.stop_all)
+
+    def _acted(self, action: str) -> None:
+        if action == "trust":
+            self.jobs.trust_model()
+        else:
+            self.session.say("")
+
+    def _escape(self) -> None:
+        picker = self.explain.target.picker
+        if picker.active:
+            picker.set_active(False)
+        else:
+            self.jobs.cancel()

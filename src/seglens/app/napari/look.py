@@ -1,0 +1,217 @@
+"""Small building blocks of the panels, so that all of them look alike."""
+
+# mypy: allow-subclassing-any
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from qtpy.QtCore import QEvent, QObject, Qt
+from qtpy.QtGui import QColor, QIcon, QPainter, QPixmap, QResizeEvent
+from qtpy.QtWidgets import (
+    QAbstractSpinBox,
+    QComboBox,
+    QFrame,
+    QHBoxLayout,
+    QLabel,
+    QLayout,
+    QScrollArea,
+    QSizePolicy,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from seglens.app.napari import colours
+
+MARGIN, GAP = 8, 6
+_LEVELS = {"note": colours.GREY, "warning": colours.AMBER, "error": colours.RED}
+
+
+class NoWheel(QObject):
+    """Keeps the wheel for scrolling: a box changes only after it was clicked."""
+
+    def eventFilter(self, thing: QObject | None, event: QEvent | None) -> bool:  # noqa: N802 - Qt's name
+        """Swallow the wheel over boxes without focus."""
+        wheel = event is not None and event.type() == QEvent.Type.Wheel
+        if wheel and isinstance(thing, QWidget) and not thing.hasFocus():
+            event.ignore()  # type: ignore[union-attr]
+            return True
+        return False
+
+
+def calm(widget: QWidget) -> None:
+    """Protect all boxes inside a widget from the wheel, and let them shrink to the dock."""
+    guard = NoWheel(widget)
+    for box in [*widget.findChildren(QAbstractSpinBox), *widget.findChildren(QComboBox)]:
+        box.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        box.installEventFilter(guard)
+
+
+def combo(tooltip: str = "") -> QComboBox:
+    """A combo box that never forces the dock to be wider."""
+    box = QComboBox()
+    box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    box.setMinimumContentsLength(8)
+    box.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+    box.setToolTip(tooltip)
+    return box
+
+
+def text(sentence: str = "", *, muted: bool = False, name: str = "") -> QLabel:
+    """A label that wraps."""
+    label = QLabel(sentence)
+    label.setWordWrap(True)
+    label.setTextFormat(Qt.TextFormat.PlainText)
+    label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
+    label.setObjectName(name)
+    if muted:
+        fade(label)
+    return label
+
+
+def fade(label: QLabel) -> None:
+    """Quieter text that follows the theme."""
+    label.setStyleSheet(f"QLabel {{ color: {colours.GREY}; }}")
+
+
+def heading(title: str) -> QLabel:
+    """The title of a section."""
+    label = QLabel(title)
+    label.setStyleSheet("QLabel { font-weight: bold; padding-top: 4px; }")
+    return label
+
+
+def column(parent: QWidget | None = None, *, margin: int = 0, gap: int = GAP) -> QVBoxLayout:
+    """A vertical layout."""
+    layout = QVBoxLayout(parent)
+    layout.setContentsMargins(margin, margin, margin, margin)
+    layout.setSpacing(gap)
+    return layout
+
+
+def row(*things: QWidget | None, gap: int = GAP) -> QWidget:
+    """Widgets side by side; ``None`` stretches."""
+    holder = QWidget()
+    layout = QHBoxLayout(holder)
+    layout.setContentsMargins(0, 0, 0, 0)
+    layout.setSpacing(gap)
+    for thing in things:
+        if thing is None:
+            layout.addStretch(1)
+        else:
+            layout.addWidget(thing)
+    return holder
+
+
+def tool(label: str, tooltip: str, name: str = "") -> QToolButton:
+    """A small square button."""
+    button = QToolButton()
+    button.setText(label)
+    button.setToolTip(tooltip)
+    button.setAccessibleName(tooltip)
+    button.setObjectName(name)
+    button.setAutoRaise(True)
+    button.setFixedSize(26, 26)
+    return button
+
+
+class Page(QScrollArea):
+    """A page that scrolls up and down only: its content is never wider than what is seen."""
+
+    def __init__(self, content: QWidget) -> None:
+        """Hold the content."""
+        super().__init__()
+        self.setWidgetResizable(True)
+        self.setFrameShape(QFrame.Shape.NoFrame)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setWidget(content)
+
+    def resizeEvent(self, event: QResizeEvent | None) -> None:  # noqa: N802 - Qt's name
+        """Keep the content as wide as the page."""
+        content, viewport = self.widget(), self.viewport()
+        if content is not None and viewport is not None:
+            content.setMaximumWidth(viewport.width())
+        super().resizeEvent(event)
+
+
+class Fold(QWidget):
+    """A line that opens what is seldom needed."""
+
+    def __init__(self, title: str, body: QWidget) -> None:
+        """Closed at first."""
+        super().__init__()
+        self.body = body
+        self.button = QToolButton()
+        self.button.setCheckable(True)
+        self.button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        self.button.setArrowType(Qt.ArrowType.RightArrow)
+        self.button.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        self.button.setStyleSheet("QToolButton { border: none; background: transparent; text-align: left; }")
+        self.button.toggled.connect(self._toggled)
+        layout = column(self, gap=4)
+        layout.addWidget(self.button)
+        layout.addWidget(body)
+        body.hide()
+        self.set_title(title)
+
+    def set_title(self, title: str) -> None:
+        """Say what is folded away."""
+        self.button.setText(title)
+
+    def _toggled(self, opened: bool) -> None:
+        self.button.setArrowType(Qt.ArrowType.DownArrow if opened else Qt.ArrowType.RightArrow)
+        self.body.setVisible(opened)
+
+
+def dot(colour: str) -> QIcon:
+    """A round swatch."""
+    return QIcon(dot_map(colour))
+
+
+def dot_map(colour: str) -> QPixmap:
+    """A round swatch as a picture; clear colours become a ring."""
+    pixmap = QPixmap(12, 12)
+    pixmap.fill(Qt.GlobalColor.transparent)
+    painter = QPainter(pixmap)
+    painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+    clear = len(colour) == 9 and colour.endswith("00")
+    painter.setPen(QColor(colours.GREY))
+    painter.setBrush(QColor(0, 0, 0, 0) if clear else QColor(colour[:7]))
+    painter.drawEllipse(1, 1, 10, 10)
+    painter.end()
+    return pixmap
+
+
+def pill(label: QLabel, sentence: str, colour: str) -> None:
+    """A label as a coloured badge."""
+    label.setText(sentence)
+    label.setStyleSheet(
+        f"QLabel {{ color: {colour}; border: 1px solid {colour}; border-radius: 8px; padding: 0 7px; }}"
+    )
+
+
+def banner_style(level: str) -> str:
+    """The frame of a message of some level."""
+    colour = _LEVELS.get(level, colours.GREY)
+    return f"QFrame#banner {{ border-left: 3px solid {colour}; background: rgba(128, 128, 128, 40); }}"
+
+
+def clear(layout: QLayout) -> None:
+    """Remove everything from a layout."""
+    while layout.count():
+        item: Any = layout.takeAt(0)
+        if item.widget() is not None:
+            item.widget().hide()
+            item.widget().deleteLater()
+
+
+def fill(box: QComboBox, items: Iterable[tuple[str, Any]], current: Any) -> None:
+    """Set the entries of a combo box without telling anybody, and keep the choice if it is still there."""
+    blocked = box.blockSignals(True)
+    box.clear()
+    for label, data in items:
+        box.addItem(label, data)
+    index = box.findData(current)
+    box.setCurrentIndex(max(0, index))
+    box.blockSignals(blocked)

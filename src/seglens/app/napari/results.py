@@ -1,0 +1,296 @@
+"""From results to napari layers that lie exactly on the image they explain.
+
+Every layer has all axes of its source layer: an axis the model does not see has size 1 at the current
+position, and a channel axis repeats the result (a view, no memory), so that the map stays in place on any slice.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import log
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from napari.components import ViewerModel
+from napari.layers import Image as ImageLayer
+from napari.layers import Labels, Layer, Points, Vectors
+from napari.utils.colormaps import Colormap, DirectLabelColormap
+from napari.utils.transforms import Affine
+from numpy.typing import DTypeLike, NDArray
+
+from seglens.app.napari import colours, settings
+from seglens.app.napari.viewer_session import MARK, is_ours
+from seglens.core.explanation import Explanation
+from seglens.core.explanation import Layer as Answer
+from seglens.models.spec import ModelSpec
+
+LARGE = 1_000_000_000  # bytes; larger results live in a file that the system pages in and out
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Where a result lies in its source layer.
+
+    Args:
+        axes: the layer's axes, without the colour axis of an RGB layer.
+        model_axes: the axes that the model sees.
+        start: first pixel along every axis.
+        shape: size along every axis.
+        full: size of the layer along every axis.
+    """
+
+    axes: str
+    model_axes: str
+    start: tuple[int, ...]
+    shape: tuple[int, ...]
+    full: tuple[int, ...]
+
+    @classmethod
+    def of(
+        cls, layer: Layer, axes: str, model_axes: str, box: Mapping[str, slice], position: Mapping[str, int]
+    ) -> Frame:
+        """The frame of a box (missing axes: everything) at a position (missing axes: everything)."""
+        axes = axes[: layer.ndim]
+        data = layer.data[0] if getattr(layer, "multiscale", False) else layer.data
+        full = tuple(int(n) for n in data.shape[: layer.ndim])
+        start, shape = [], []
+        for axis, size in zip(axes, full, strict=True):
+            if axis in model_axes:
+                part = box.get(axis, slice(0, size))
+                start.append(int(part.start))
+                shape.append(int(part.stop - part.start))
+            else:
+                start.append(position.get(axis, 0))
+                shape.append(1 if axis in position or axis == "C" else size)
+        return cls(axes, model_axes, tuple(start), tuple(shape), full)
+
+    def canvas(self, dtype: DTypeLike) -> tuple[NDArray[Any], NDArray[Any]]:
+        """An array to fill in, and the same as the layer shows it (repeated along channels)."""
+        base = empty(self.shape, dtype)
+        return base, self.shown(base)
+
+    def shown(self, base: NDArray[Any]) -> NDArray[Any]:
+        """A view that repeats an array along the channel axis."""
+        sizes = tuple(f if a == "C" else n for a, n, f in zip(self.axes, self.shape, self.full, strict=True))
+        return base if sizes == base.shape else np.broadcast_to(base, sizes)
+
+    def where(self, position: Mapping[str, int], parts: Sequence[slice]) -> tuple[slice, ...]:
+        """The place of a piece in the canvas."""
+        box = dict(zip(self.model_axes, parts, strict=True))
+        return tuple(
+            box[a] if a in box else slice(position.get(a, 0), position.get(a, 0) + 1) if a in position else slice(0, 1)
+            for a in self.axes
+        )
+
+    def fit(self, array: NDArray[Any]) -> NDArray[Any]:
+        """An array along the model's axes (further axes behind them stay) in the order of the layer."""
+        n = len(self.model_axes)
+        inside = [a for a in self.axes if a in self.model_axes]
+        order = [self.model_axes.index(a) for a in inside]
+        moved = array.transpose(*order, *range(n, array.ndim))
+        return moved[tuple(slice(None) if a in self.model_axes else None for a in self.axes)]
+
+    def points(self, points: NDArray[Any]) -> NDArray[Any]:
+        """Points (N, D) along the model's axes with the position along all others."""
+        out = np.tile(
+            np.array([0 if a in self.model_axes else s for a, s in zip(self.axes, self.start, strict=True)]),
+            (len(points), 1),
+        ).astype(float)
+        for column, axis in enumerate(self.model_axes):
+            out[:, self.axes.index(axis)] = points[:, column]
+        return out
+
+
+def empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    """Zeros: in memory, or in a temporary file if they are large."""
+    if int(np.prod(shape)) * np.dtype(dtype).itemsize <= LARGE:
+        return np.zeros(shape, dtype)
+    folder = Path(tempfile.mkdtemp(prefix="seglens-"))
+    return np.memmap(folder / "result.dat", dtype=dtype, mode="w+", shape=shape)
+
+
+def placement(layer: Layer, start: Sequence[float]) -> dict[str, Any]:
+    """Arguments that put a new layer where ``layer`` has its pixel ``start``."""
+    linear = Affine(scale=layer.scale, rotate=layer.rotate, shear=layer.shear).linear_matrix
+    return {
+        "scale": layer.scale,
+        "rotate": layer.rotate,
+        "shear": layer.shear,
+        "translate": np.asarray(layer.translate) + linear @ np.asarray(start, float),
+        "affine": layer.affine.affine_matrix,
+        "units": layer.units,
+        "axis_labels": layer.axis_labels,
+    }
+
+
+def without_first(where: Mapping[str, Any]) -> dict[str, Any]:
+    """A placement without its first axis."""
+    n = len(where["scale"])
+    shear = np.asarray(where["shear"])
+    return {
+        "scale": where["scale"][1:],
+        "translate": where["translate"][1:],
+        "rotate": np.asarray(where["rotate"])[1:, 1:],
+        "shear": shear[1:, 1:] if shear.ndim == 2 else shear[n - 1 :],
+        "affine": np.asarray(where["affine"])[1:, 1:],
+        "units": where["units"][1:],
+        "axis_labels": where["axis_labels"][1:],
+    }
+
+
+def unique_name(viewer: ViewerModel, wanted: str) -> str:
+    """``prediction``, then ``prediction #2`` and so on: nothing is overwritten, nothing is called ``[1]``."""
+    names = {layer.name for layer in viewer.layers}
+    if wanted not in names:
+        return wanted
+    number = 2
+    while f"{wanted} #{number}" in names:
+        number += 1
+    return f"{wanted} #{number}"
+
+
+def class_colours(spec: ModelSpec) -> DirectLabelColormap:
+    """The colours of the classes; background is clear."""
+    table: dict[int | None, str] = {None: "transparent", 0: "transparent"}
+    table.update({i: c.color for i, c in enumerate(spec.classes) if i})
+    return DirectLabelColormap(color_dict=table)
+
+
+def prediction_layer(shown: NDArray[Any], spec: ModelSpec, **where: Any) -> Labels:
+    """The layer of the predicted classes."""
+    layer = Labels(shown, colormap=class_colours(spec), opacity=0.6, metadata=_mark("prediction"), **where)
+    layer.editable = False
+    return layer
+
+
+def probability_layer(shown: NDArray[Any], colour: str, **where: Any) -> ImageLayer:
+    """The layer of one class's probability."""
+    return ImageLayer(
+        shown,
+        colormap=colours.ramp(colour),
+        contrast_limits=(0, 1),
+        blending="translucent_no_depth",
+        visible=False,
+        metadata=_mark("probability"),
+        **where,
+    )
+
+
+def uncertainty_layer(shown: NDArray[Any], classes: int, **where: Any) -> ImageLayer:
+    """The layer of predictive entropy; the limit is that of no idea at all, log K."""
+    return ImageLayer(
+        shown,
+        colormap=colours.heat("magma"),
+        contrast_limits=(0, log(classes)),
+        blending="translucent_no_depth",
+        visible=False,
+        metadata=_mark("uncertainty"),
+        **where,
+    )
+
+
+def explanation_layers(
+    viewer: ViewerModel, source: Layer, frame: Frame, explanation: Explanation, spec: ModelSpec, title: str
+) -> list[Layer]:
+    """The layers of an answer, not yet added; the first heat or signed map is visible, the rest waits."""
+    made: list[Layer] = []
+    shown = False
+    for answer in explanation.layers:
+        name = unique_name(viewer, f"{title} · {answer.name}" if answer.name.lower() != title.lower() else title)
+        layer = _answer_layer(answer, source, frame, spec, name)
+        if answer.kind in ("heat", "signed"):
+            layer.visible, shown = not shown, True
+        made.append(layer)
+    return made
+
+
+def _answer_layer(answer: Answer, source: Layer, frame: Frame, spec: ModelSpec, name: str) -> Layer:
+    offset = dict(zip(frame.model_axes, answer.offset or (0,) * len(frame.model_axes), strict=True))
+    start = [s + offset.get(a, 0) for a, s in zip(frame.axes, frame.start, strict=True)]
+    unit = {"unit": answer.unit, "kind": answer.kind}
+    where = {"name": name, **placement(source, start)}
+    data = np.asarray(answer.data)
+    match answer.kind:
+        case "heat" | "signed":
+            layer: Layer = ImageLayer(
+                frame.shown(frame.fit(data)),
+                contrast_limits=answer.limits(),
+                colormap=map_colours(answer.kind),
+                blending="translucent_no_depth",
+                opacity=float(settings.get("interface.opacity")),
+                metadata=_mark("heat", **unit),
+                **where,
+            )
+            layer.colorbar.visible = True
+        case "labels":
+            layer = Labels(
+                frame.shown(frame.fit(data.astype(np.int32))), opacity=0.5, metadata=_mark("labels", **unit), **where
+            )
+            if data.size and data.min() >= 0 and data.max() < len(spec.classes):
+                layer.colormap = class_colours(spec)
+            layer.editable = False
+        case "image":
+            limits = {} if answer.rgb else {"contrast_limits": answer.limits()}
+            layer = ImageLayer(frame.fit(data), rgb=answer.rgb, metadata=_mark("image", **unit), **limits, **where)
+        case "points":
+            layer = Points(frame.points(data), size=6, metadata=_mark("points", **unit), **where)
+        case "vectors":
+            ends = np.stack([frame.points(data[:, 0]), _directions(frame, data[:, 1])], 1)
+            layer = Vectors(ends, metadata=_mark("vectors", **unit), **where)
+    return layer
+
+
+def is_map(layer: Layer) -> bool:
+    """Whether a layer is a saliency map that SegLens made."""
+    return is_ours(layer, "heat")
+
+
+def map_colours(kind: str) -> Colormap:
+    """The colour map of the preferences for ``heat`` or ``signed``."""
+    if kind == "signed":
+        return colours.signed(str(settings.get("interface.signed_colours")))
+    return colours.heat(str(settings.get("interface.heat_colours")))
+
+
+def target_layer(viewer: ViewerModel, source: Layer, axes: str) -> Labels:
+    """An empty layer to paint a target on: 1 counts for, 2 against; same grid as the image."""
+    frame = Frame.of(source, axes, axes.replace("C", ""), {}, {})
+    where, shape = placement(source, frame.start), frame.shape
+    if frame.axes.startswith("C") and source.ndim > 2:
+        # a stroke cannot land on a repeated view, and without its first axis the layer shows on every channel
+        where, shape = without_first(where), shape[1:]
+    table: dict[int | None, str] = {None: "transparent", 0: "transparent"}
+    table.update(colours.TARGET)
+    layer = Labels(
+        empty(shape, np.uint8),
+        name=unique_name(viewer, "target"),
+        colormap=DirectLabelColormap(color_dict=table),
+        opacity=0.7,
+        metadata=_mark("target"),
+        **where,
+    )
+    layer.brush_size = max(4, round(min(frame.full[-2:]) / 40))
+    return layer
+
+
+def add(viewer: ViewerModel, layer: Layer, *, locked: bool = True) -> None:
+    """Put a layer into the viewer without taking the person's active layer or tool away."""
+    active = viewer.layers.selection.active
+    viewer.layers.append(layer)
+    layer.locked = locked
+    if active is not None and active in viewer.layers:
+        viewer.layers.selection.active = active
+
+
+def _directions(frame: Frame, ends: NDArray[Any]) -> NDArray[Any]:
+    out = np.zeros((len(ends), len(frame.axes)))
+    for column, axis in enumerate(frame.model_axes):
+        out[:, frame.axes.index(axis)] = ends[:, column]
+    return out
+
+
+def _mark(role: str, **more: Any) -> dict[str, Any]:
+    return {MARK: {"role": role, **more}}

@@ -1,0 +1,214 @@
+"""What SegLens knows about one viewer: what was chosen, what runs, what came out.
+
+Panels listen to the evented parts and never to each other. State of a layer is kept under its ``unique_id``,
+so that renaming changes nothing; the viewer itself is held weakly, so that closing it frees everything.
+"""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, ClassVar, Literal
+
+from napari.components import ViewerModel
+from napari.layers import Layer
+from psygnal import Signal, SignalGroupDescriptor
+
+from seglens.core.method import Method
+from seglens.models.spec import ModelSpec
+
+Scope = Literal["view", "regions", "slice", "all"]
+Level = Literal["note", "warning", "error"]
+MARK = "seglens"  # key in layer.metadata
+
+
+class State(Enum):
+    """What the one button does next."""
+
+    IDLE = "idle"
+    RUNNING = "running"
+    CANCELLING = "cancelling"
+
+
+@dataclass(frozen=True)
+class Message:
+    """A sentence or two above the footer; ``action`` names a button on it."""
+
+    what: str
+    fix: str = ""
+    level: Level = "note"
+    action: str = ""
+
+
+@dataclass(frozen=True)
+class ZooEntry:
+    """A model that can be chosen without opening a file."""
+
+    name: str
+    path: str
+    spec: ModelSpec
+
+
+@dataclass
+class Question:
+    """What the person asks, on both tabs."""
+
+    events: ClassVar[SignalGroupDescriptor] = SignalGroupDescriptor()
+    layer_id: str = ""
+    scope: Scope = "slice"
+    labels: bool = True
+    probabilities: bool = False
+    uncertainty: bool = True
+    tile: int | None = None
+    halo: int | None = None
+    region: str = "predicted"
+    of_class: str | None = None
+    border_of: str = "predicted"
+    border_width: int = 2
+    value: str = "logit"
+    reduction: str = "mean"
+    target_id: str = ""
+    spot: tuple[float, ...] | None = None
+    method: str = ""
+
+
+@dataclass
+class Status:
+    """What runs now."""
+
+    events: ClassVar[SignalGroupDescriptor] = SignalGroupDescriptor()
+    state: State = State.IDLE
+    title: str = ""
+    text: str = ""
+    done: int = 0
+    total: int = 0
+    rate: float = 0.0
+    message: Message | None = None
+
+
+@dataclass
+class Engine:
+    """What the engine told after it was loaded."""
+
+    events: ClassVar[SignalGroupDescriptor] = SignalGroupDescriptor()
+    ready: bool = False
+    device: str = ""
+    device_name: str = ""
+    device_why: str = ""
+    zoo: tuple[ZooEntry, ...] = ()
+    methods: tuple[type[Method], ...] = ()
+
+
+@dataclass
+class Model:
+    """The chosen model."""
+
+    events: ClassVar[SignalGroupDescriptor] = SignalGroupDescriptor()
+    source: str = ""
+    loading: bool = False
+    loaded: Any = None
+    spec: ModelSpec | None = None
+    layers: tuple[str, ...] = ()
+    chosen_layer: str = ""
+    untrusted: str = ""
+    suggested: bool = False
+
+
+@dataclass
+class Made:
+    """A run that made layers: enough to copy it and to run it again."""
+
+    record: dict[str, Any]
+    image: Any = None
+    region: Any = None
+    text: str = ""
+    layer_ids: list[str] = field(default_factory=list)
+
+
+class ViewerSession:
+    """One per viewer; see :func:`session_of`."""
+
+    made_changed = Signal()
+    axes_changed = Signal()
+
+    def __init__(self, viewer: ViewerModel) -> None:
+        """Start empty and follow the layers of a viewer."""
+        self._viewer = weakref.ref(viewer)
+        self.question = Question()
+        self.status = Status()
+        self.engine = Engine()
+        self.model = Model()
+        self.axes: dict[str, str] = {}
+        self.channels: dict[str, tuple[int, ...]] = {}
+        self.made: dict[str, Made] = {}
+        self.values: dict[str, dict[str, Any]] = {}
+        viewer.layers.events.removed.connect(self._forget)
+
+    @property
+    def viewer(self) -> ViewerModel | None:
+        """The viewer, as long as it lives."""
+        return self._viewer()
+
+    def layer(self, unique_id: str) -> Layer | None:
+        """A layer by its id; ``None`` if it is no longer in the viewer."""
+        viewer = self.viewer
+        if viewer is None or not unique_id:
+            return None
+        return next((layer for layer in viewer.layers if str(layer.unique_id) == unique_id), None)
+
+    @property
+    def image_layer(self) -> Layer | None:
+        """The image that is asked about."""
+        return self.layer(self.question.layer_id)
+
+    def keep(self, made: Made, layers: list[Layer]) -> None:
+        """Remember the run that made some layers."""
+        for layer in layers:
+            made.layer_ids.append(layer_id(layer))
+            self.made[layer_id(layer)] = made
+            layer.metadata[MARK] = {**layer.metadata.get(MARK, {}), "record": made.record}
+        self.made_changed.emit()
+
+    def set_axes(self, layer: Layer, axes: str) -> None:
+        """Name the axes of a layer."""
+        self.axes[layer_id(layer)] = axes
+        self.axes_changed.emit()
+
+    def say(self, what: str, fix: str = "", level: Level = "note", action: str = "") -> None:
+        """Show a sentence or two above the footer."""
+        self.status.message = Message(what, fix, level, action) if what else None
+
+    def _forget(self, event: Any) -> None:
+        gone = layer_id(event.value)
+        self.axes.pop(gone, None)
+        self.channels.pop(gone, None)
+        if self.made.pop(gone, None) is not None:
+            self.made_changed.emit()
+
+
+def layer_id(layer: Layer) -> str:
+    """The id under which state of a layer is kept."""
+    return str(layer.unique_id)
+
+
+def is_ours(layer: Layer, role: str = "") -> bool:
+    """Whether SegLens made a layer; ``role`` is ``prediction``, ``uncertainty``, ``heat``, ``target`` …"""
+    mark = layer.metadata.get(MARK)
+    return isinstance(mark, dict) and (not role or mark.get("role") == role)
+
+
+def plain(viewer: Any) -> ViewerModel:
+    """The viewer behind the proxy that napari hands to plugins."""
+    return getattr(viewer, "__wrapped__", viewer)
+
+
+_SESSIONS: weakref.WeakKeyDictionary[ViewerModel, ViewerSession] = weakref.WeakKeyDictionary()
+
+
+def session_of(viewer: Any) -> ViewerSession:
+    """The one session of a viewer."""
+    real = plain(viewer)
+    if real not in _SESSIONS:
+        _SESSIONS[real] = ViewerSession(real)
+    return _SESSIONS[real]

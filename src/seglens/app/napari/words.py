@@ -1,0 +1,160 @@
+"""Every sentence that a person reads in the plugin, in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+DOCS = "https://github.com/seglens/seglens/tree/main/docs"
+TITLE = "SegLens"
+
+# The header.
+NO_IMAGE = "No image yet"
+NO_IMAGE_HINT = "Open an image, or choose File ▸ Open Sample ▸ SegLens."
+AXES_HINT = "What this axis is. Click to change it.\nT time · Z depth · C channel · Y rows · X columns"
+HELP_HINT = "Open the documentation in the browser"
+GEAR_HINT = "Open the preferences of SegLens"
+STARTING = "starting"
+STARTING_HINT = "PyTorch is being loaded in the background."
+
+# Why Run is disabled, and what it will do.
+READY = "Ready"
+PICK_IMAGE = "Choose an image layer at the top."
+PICK_MODEL = "Choose a model in the Model tab."
+MODEL_LOADING = "The model is being loaded."
+ENGINE_STARTING = "PyTorch is being loaded."
+MODEL_UNTRUSTED = "This model needs your trust first."
+PICK_OUTPUT = "Tick at least one output."
+PICK_METHOD = "Choose a method."
+PICK_SPOT = "Press “Pick” and click in the image."
+PAINT_FIRST = "Press “New target layer” and paint what to explain."
+NO_SHAPES = "Draw a region on a Shapes layer first."
+CANCELLING = "Stopping after this tile…"
+STOPPED = "Stopped. What was finished is kept."
+BUSY = "SegLens is busy."
+LAYER_GONE = "{name} was deleted while SegLens worked on it; the result was dropped."
+
+SCOPES = {
+    "view": ("View", "What you see: the visible part of the current slice."),
+    "regions": ("Regions", "Boxes around the shapes of the top Shapes layer; only the selected ones, if any are."),
+    "slice": ("Slice", "The whole current slice, or the volume for a 3-D model."),
+    "all": ("All", "Everything: every slice and every time point."),
+}
+OUTPUTS = {
+    "labels": ("Prediction", "The class of every pixel."),
+    "probabilities": ("Probabilities", "One map per class, from 0 to 1."),
+    "uncertainty": ("Uncertainty", "How undecided the model is at every pixel (entropy): bright is undecided."),
+}
+REGIONS = {
+    "predicted": ("The whole class", "Every pixel that the model gives to the class."),
+    "painted": ("What I paint", "Paint 1 where you ask why, and 2 for what counts against."),
+    "object": ("One object", "Click on an object that the model found."),
+    "point": ("One pixel", "Click on a pixel."),
+    "border": ("The border", "Why is the line here and not further in or out?"),
+}
+VALUES = {
+    "logit": "score before softmax",
+    "probability": "probability",
+    "log-probability": "log of the probability",
+    "margin": "lead over the next class",
+    "dice": "overlap with the mask (Dice)",
+}
+ANY_CLASS = "the class predicted there"
+ANY_CLASS_WHOLE = "the largest class"
+ALL_FAMILIES = "all families"
+NO_MATCH = "No method of that name. Clear the search to see all."
+FIDELITY = {"exact": "", "small": "The published method with a smaller network.", "after": "Our formulation, after {}."}
+
+MODEL_PLACEHOLDER = "Choose a model…"
+MODEL_FILE = "Open a file…"
+MODEL_FOLDER = "Open a folder…"
+MODEL_EMPTY = (
+    "A model draws the lines that SegLens explains.\n"
+    "Choose one that comes with SegLens, or open your own: TorchScript, .pt2, safetensors, "
+    "a bioimage.io package or a MONAI bundle."
+)
+SUGGESTED = "Suggested because it reads {channels}."
+TRUST_BUTTON = "Trust this file"
+TRUST_HINT = "Loads it now, and remembers the answer for exactly this file."
+RESULT_EMPTY = "Maps that you make appear here. Tick two or more to see them side by side."
+COMPARE = "Compare in grid"
+COMPARE_STOP = "Leave the grid"
+COPIED = "Copied. Paste it into a {where}."
+NOTHING_TO_COPY = "Select a layer that SegLens made; then its run can be copied."
+NO_VIEWER = "There is no viewer open."
+PICKING = "Click in the image. Esc leaves."
+SIGN = {1: "paint for (1)", 2: "paint against (2)"}
+
+ROLES = {"prediction": "prediction", "uncertainty": "uncertainty map", "heat": "saliency map"}
+
+KEYS = {
+    "segment_view": "Shift-S",
+    "segment_all": "Shift-D",
+    "explain_target": "Shift-E",
+    "toggle_sign": "Shift-T",
+    "toggle_prediction": "Shift-F",
+    "toggle_uncertainty": "Shift-U",
+    "toggle_heat": "Shift-H",
+}
+
+
+def with_key(text: str, command: str) -> str:
+    """A button's text with its shortcut."""
+    return f"{text}  [{KEYS[command]}]" if command in KEYS else text
+
+
+def axes_problem(image_axes: str, model_axes: str, model: str) -> str:
+    """The axes of the image lack one that the model needs."""
+    missing = ", ".join(a for a in model_axes if a not in image_axes)
+    return f"{model} needs the axis {missing}. Click an axis letter at the top to name it."
+
+
+def channel_problem(want: Sequence[str], have: int) -> str:
+    """The channel mapping is incomplete."""
+    return f"The model reads {len(want)} channels ({', '.join(want)}) and the image has {have}. Map them below."
+
+
+def pixel_note(image: float, model: float, unit: str) -> str:
+    """What a different pixel size means."""
+    factor = model / image
+    look = "larger" if factor > 1 else "smaller"
+    times = factor if factor > 1 else 1 / factor
+    return (
+        f"Pixels are {image:g} {unit} here and {model:g} {unit} in training: "
+        f"things look {times:.1f} times {look} to the model than it learned."
+    )
+
+
+def pixel_fine(image: float, unit: str) -> str:
+    """The pixel size fits."""
+    return f"{image:g} {unit}, as in training"
+
+
+def progress(text: str, done: int, total: int, rate: float) -> str:
+    """The line above the progress bar."""
+    speed = f" · {rate:.1f}/s" if rate >= 0.1 else ""
+    return f"{text or 'steps'} {done} of {total}{speed}"
+
+
+def took(seconds: float) -> str:
+    """How long it took."""
+    return f"{seconds:.1f} s" if seconds < 60 else f"{seconds / 60:.1f} min"
+
+
+def finished(what: str, seconds: float) -> str:
+    """A run is over."""
+    return f"{what} ready in {took(seconds)}."
+
+
+def stopped(what: str) -> str:
+    """A run was cancelled."""
+    return f"{what} stopped. What was finished is kept."
+
+
+def unexpected(error: BaseException) -> tuple[str, str]:
+    """An error that nobody foresaw: what happened, and what to do."""
+    told = str(error).strip().splitlines()
+    detail = f": {told[0]}" if told and told[0] else ""
+    return (
+        f"SegLens met an error it does not know ({type(error).__name__}{detail}).",
+        "Nothing was changed. The details are in napari's console log; report them with Help ▸ Report an issue.",
+    )

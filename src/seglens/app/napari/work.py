@@ -1,0 +1,131 @@
+"""What worker threads do. Only here the engine (and with it torch) is imported, inside the functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from seglens.app.napari.jobs import Emit
+from seglens.app.napari.viewer_session import ZooEntry
+from seglens.core.errors import SegLensError
+from seglens.core.explanation import Explanation
+from seglens.core.image import Image
+from seglens.core.method import Method
+from seglens.core.run import Run
+from seglens.core.target import Target
+from seglens.models.spec import ModelSpec, read_spec
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the engine told when it was loaded."""
+
+    device: str
+    label: str
+    why: str
+    zoo: tuple[ZooEntry, ...]
+    methods: tuple[type[Method], ...]
+    broken: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A model and what a form needs to know of it."""
+
+    model: Any
+    spec: ModelSpec
+    layers: tuple[str, ...]
+    chosen: str
+
+
+def preload(run: Run, emit: Emit, *, device: str) -> Told:
+    """Import torch, the methods and the models that come along."""
+    from seglens.models.device import choose_device
+
+    try:
+        found = choose_device(device)
+    except SegLensError as error:
+        run.note(str(error))
+        found = choose_device("auto")
+    methods, broken = _methods()
+    return Told(found.name, found.label, found.why, _zoo(), methods, broken)
+
+
+def load(run: Run, emit: Emit, *, source: str, trusted: bool, device: str) -> Loaded:
+    """Load a model.
+
+    Raises:
+        UntrustedModel: the file can run code and nobody has allowed it.
+        ModelMismatch: it is not a model.
+    """
+    from seglens.models.layers import default_layer, layers
+    from seglens.models.loaders import load_model
+    from seglens.models.trust import Trust
+
+    trust = Trust.always() if trusted else Trust.never()
+    model = load_model(source, trust=trust, device=device)
+    names = tuple(info.name for info in layers(model)) if model.layered else ()
+    chosen = default_layer(model) if names else ""
+    return Loaded(model, model.spec, names, str(getattr(chosen, "name", chosen) or ""))
+
+
+def segment(run: Run, emit: Emit, *, views: list[Image], model: Any, tile: int | None, halo: int | None) -> list[str]:
+    """Segment some views tile by tile; each piece is handed over with the number of its view.
+
+    Raises:
+        SegLensError: what the engine says.
+    """
+    from seglens.session import segment_steps
+
+    tell = run.on_progress
+    for number, view in enumerate(views):
+        if tell is not None and len(views) > 1:
+            run.on_progress = _part(tell, number, len(views))
+        for piece in segment_steps(view, model, run=run, tile=tile, halo=halo):
+            emit((number, piece))
+    return run.notes
+
+
+def explain(run: Run, emit: Emit, *, method: Method, image: Image, model: Any, target: Target) -> Explanation:
+    """Ask one question.
+
+    Raises:
+        SegLensError: what the engine says.
+    """
+    from seglens.session import explain as ask
+
+    return ask(method, image, model, target, run=run)
+
+
+def _part(tell: Any, number: int, count: int) -> Any:
+    return lambda done, total, text: tell(number * total + done, count * total, text)
+
+
+def _zoo() -> tuple[ZooEntry, ...]:
+    from seglens.models.zoo import zoo
+
+    return tuple(_entries(zoo()))
+
+
+def _entries(shelf: dict[str, Path]) -> Iterator[ZooEntry]:
+    for name, folder in shelf.items():
+        data = read_spec(folder / "model.json")
+        # a shelf's file may say more than a spec (how to build the network)
+        inner = data.get("spec", data)
+        known = {k: v for k, v in inner.items() if k in ModelSpec.__dataclass_fields__}
+        yield ZooEntry(name, str(folder), ModelSpec.from_dict(known))
+
+
+def _methods() -> tuple[tuple[type[Method], ...], tuple[str, ...]]:
+    from seglens.core.catalogue import METHODS
+
+    found, broken = [], []
+    for name in METHODS:
+        # one broken package of a third party must not take the others away
+        try:
+            found.append(METHODS[name])
+        except (SegLensError, ImportError, AttributeError, TypeError) as error:
+            broken.append(f"{name}: {error}")
+    return tuple(found), tuple(broken)
