@@ -107,7 +107,8 @@ class Parameter:
         if self.choices:
             return "no-such-choice"
         if self.type in (int, float):
-            return "many" if self._inside(-1e12) and self._inside(1e12) else (1e12 if self._inside(-1e12) else -1e12)
+            far = next((n for n in (10**12, -(10**12)) if not self._inside(n)), None)
+            return "many" if far is None else self.type(far)
         return 12345.5 if self.type is bool else None
 
     def _convert(self, owner: str, value: Any) -> Any:

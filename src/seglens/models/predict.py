@@ -60,10 +60,10 @@ class Ladder:
     smallest: int = SMALLEST
     said: list[str] = field(default_factory=list)
 
-    def step_down(self, size: int, count: int) -> bool:
+    def step_down(self, size: int) -> bool:
         """Take the next smaller way; ``False`` if there is none."""
-        if count > 1 and self.batch > 1:
-            self.batch = max(1, self.batch // 2)
+        if self.batch > 1:
+            self.batch //= 2
             self.said.append(f"batch {self.batch}")
             return True
         if size // 2 ** (self.splits + 1) >= self.smallest:
@@ -187,7 +187,7 @@ def probabilities(model: SegmentationModel, x: Tensor, ladder: Ladder, run: Run,
                 raise
             failed = error
         free_cache()
-        if not ladder.step_down(max(x.shape[2:]), len(x)):
+        if not ladder.step_down(max(x.shape[2:])):
             raise _no_memory(model, ladder) from failed
         run.note(f"Memory ran out; went on with {ladder.said[-1]}.")
 

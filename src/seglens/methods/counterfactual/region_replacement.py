@@ -100,6 +100,8 @@ def _elsewhere(patch: np.ndarray, taken: np.ndarray) -> np.ndarray | None:
         edge = np.arange(patch.shape[axis])
         outside = (edge < size // 2) | (edge > patch.shape[axis] - (size - size // 2))
         free[(slice(None),) * axis + (outside,)] = 0
+    if free.max() == 0:
+        return None
     centre = np.unravel_index(int(free.argmax()), free.shape)
     start = [c - s // 2 for c, s in zip(centre, shape.shape, strict=True)]
     moved = np.zeros_like(patch)

@@ -1,0 +1,132 @@
+"""Targets: what is frozen, and what the numbers mean (cards A/K1, B/B0)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from hand import Linear, Threshold, small_image, spec, wrap
+from seglens.core.errors import ImageMismatch, NoSuchRegion, UnknownName
+from seglens.core.image import Image
+from seglens.core.run import Run
+from seglens.core.target import Border, Box, Object, Painted, Point, Predicted, Target, describe_region, read_region
+from seglens.engine.resolve import resolve
+from seglens.engine.target import freeze, objects
+
+
+def blocks() -> torch.Tensor:
+    """Logits (1, 2, 12, 12) with two separate squares of class 1."""
+    cell = torch.full((12, 12), -3.0)
+    cell[1:4, 1:4] = 3.0
+    cell[6:10, 5:9] = 2.0
+    return torch.stack([torch.zeros(12, 12), cell])[None]
+
+
+def test_regions():
+    logits, plain = blocks(), spec()
+    assert freeze(Target("cell"), logits, plain).pixels == 9 + 16
+    assert freeze(Target("cell", Point((2, 2))), logits, plain).pixels == 1
+    assert freeze(Target(None, Object(2)), logits, plain).pixels == 16
+    assert freeze(Target(None, Object(at=(2, 2))), logits, plain).pixels == 9
+    assert freeze(Target("cell", Box((0, 0), (3, 12))), logits, plain).pixels == 6
+    assert freeze(Target("cell", Box((0, 0), (3, 12), False)), logits, plain).pixels == 36
+    rim = freeze(Target("cell", Border(Object(2), width=1)), logits, plain).weights
+    assert int((rim > 0).sum()) == 12
+    assert int((rim < 0).sum()) == 16
+    assert objects(logits[0].argmax(0).numpy()).max() == 2
+
+
+def test_values_and_reductions():
+    logits, plain = blocks(), spec()
+    square = Object(1)
+    assert float(freeze(Target(1, square), logits, plain)(logits)) == pytest.approx(3)
+    assert float(freeze(Target(1, square, reduction="sum"), logits, plain)(logits)) == pytest.approx(27)
+    assert float(freeze(Target(1, square, "margin"), logits, plain)(logits)) == pytest.approx(3)
+    p = 1 / (1 + np.exp(-3))
+    assert float(freeze(Target(1, square, "probability"), logits, plain)(logits)) == pytest.approx(p)
+    assert float(freeze(Target(1, square, "log-probability"), logits, plain)(logits)) == pytest.approx(np.log(p))
+    sure = 20 * logits
+    assert float(freeze(Target(1, Predicted(), "dice"), logits, plain)(sure)) == pytest.approx(1)
+
+
+def test_one_logit_network_explains_both_classes():
+    class OneLogit(torch.nn.Module):
+        def forward(self, x):
+            return x - 0.5
+
+    model = wrap(OneLogit(), multilabel=True)
+    image = Image(np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8), "YX")
+    for name, sign in (("cell", 1), ("background", -1)):
+        case = resolve(image, model, Target(name, reduction="sum"), Run())
+        np.testing.assert_allclose(case.gradient()[0, 0], sign * case.target.weights)
+    torch.testing.assert_close(case.logits.softmax(1)[:, 1], torch.sigmoid(case.x[:, 0] - 0.5))
+
+
+def test_region_stays_when_the_prediction_moves():
+    model = wrap(Threshold())
+    image = Image(np.eye(8, dtype=np.float32), "YX")
+    case = resolve(image, model, Target("cell"), Run())
+    assert case.target.pixels == 8
+    assert float(case.score(case.forward(torch.zeros_like(case.x)))) == pytest.approx(-10)
+
+
+def test_gradient_of_one_convolution_is_the_transposed_convolution():
+    module = Linear(2, 3)
+    model = wrap(module, channels=2, classes=("a", "b", "c"))
+    mask = np.zeros((24, 27), bool)
+    mask[5:9, 4:20] = True
+    case = resolve(small_image(2), model, Target("b", Painted(mask), reduction="sum"), Run())
+    kernel = module.conv.weight[1:2].detach()
+    expected = F.conv_transpose2d(torch.from_numpy(mask).float()[None, None], kernel, padding=2)
+    torch.testing.assert_close(case.gradient(), expected)
+
+
+def test_gradients_of_disjoint_regions_add_up():
+    model = wrap(Linear(2, 3), channels=2, classes=("a", "b", "c"))
+    left, right = np.zeros((2, 24, 27), bool)
+    left[2:6, 2:6], right[10:20, 10:20] = True, True
+
+    def gradient(mask):
+        return resolve(small_image(2), model, Target(2, Painted(mask), "margin", "sum"), Run()).gradient()
+
+    torch.testing.assert_close(gradient(left) + gradient(right), gradient(left | right))
+
+
+def test_signed_painting_subtracts():
+    model = wrap(Linear(1, 2))
+    paint = np.zeros((24, 27), int)
+    paint[2, 2], paint[9, 9] = 1, -1
+    case = resolve(small_image(), model, Target(1, Painted(paint), reduction="sum"), Run())
+    expected = case.logits[0, 1, 2, 2] - case.logits[0, 1, 9, 9]
+    assert float(case.score(case.logits)) == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("target", "error", "word"),
+    [
+        (Target("cell", Painted(np.zeros((12, 12)))), NoSuchRegion, "empty"),
+        (Target("cell", Painted(np.ones((5, 5)))), ImageMismatch, "(5, 5)"),
+        (Target("cell", Point((12, 0))), NoSuchRegion, "(12, 0)"),
+        (Target(None, Object(7)), NoSuchRegion, "7"),
+        (Target(None, Object(at=(11, 11))), NoSuchRegion, "background"),
+        (Target("cell", Box((4, 9), (6, 12))), NoSuchRegion, "box"),
+        (Target("cll"), UnknownName, "cll"),
+    ],
+)
+def test_refusals_say_what_and_how(target, error, word):
+    with pytest.raises(error) as caught:
+        freeze(target, blocks(), spec())
+    assert word in caught.value.what
+    assert caught.value.fix.endswith(".")
+
+
+def test_regions_survive_a_record():
+    mask = np.ones((3, 3), bool)
+    for region in (Predicted(), Point((1, 2)), Object(3), Object(at=(1, 1)), Box((0, 0), (2, 2)), Border(Object(1), 3)):
+        assert read_region(describe_region(region)) == region
+    again = read_region(describe_region(Painted(mask, "m.tif")), mask)
+    assert again.source == "m.tif"
+    with pytest.raises(NoSuchRegion):
+        read_region(describe_region(Painted(mask)))

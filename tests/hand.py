@@ -1,0 +1,166 @@
+"""Hand-wired networks whose evidence is known, and the images that go with them."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from seglens.core.image import Image
+from seglens.core.target import Painted, Target
+from seglens.models.segmentation import SegmentationModel
+from seglens.models.spec import ModelSpec, Normalisation, classes_from
+
+CONV = {2: nn.Conv2d, 3: nn.Conv3d}
+
+
+def spec(
+    channels: int = 1, classes: tuple[str, ...] = ("background", "cell"), dims: int = 2, **more: object
+) -> ModelSpec:
+    """A plain description: no normalisation, so that input equals intensity."""
+    names = tuple(f"channel {i}" for i in range(channels))
+    axes = "YX" if dims == 2 else "ZYX"
+    more.setdefault("normalisation", Normalisation("none"))
+    return ModelSpec("hand", axes, names, classes_from(classes), **more)  # type: ignore[arg-type]
+
+
+def wrap(module: nn.Module, **kwargs: object) -> SegmentationModel:
+    """A model around a module, in eval mode."""
+    return SegmentationModel(module.eval(), spec(**kwargs))  # type: ignore[arg-type]
+
+
+class Linear(nn.Module):
+    """One convolution with fixed random weights: every attribution is known in closed form."""
+
+    def __init__(self, channels: int = 2, classes: int = 3, width: int = 5, dims: int = 2, seed: int = 0) -> None:
+        """Fix the weights by the seed."""
+        super().__init__()
+        self.conv = CONV[dims](channels, classes, width, padding=width // 2)
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            self.conv.weight.copy_(torch.randn(self.conv.weight.shape, generator=generator) * 0.3)
+            self.conv.bias.copy_(torch.randn(self.conv.bias.shape, generator=generator) * 0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, *space) to (N, K, *space)."""
+        return self.conv(x)
+
+
+class Deep(nn.Module):
+    """Two convolutions with a ReLU between, weights drawn by a seed: for what must depend on the weights."""
+
+    def __init__(self, channels: int = 1, classes: int = 2, dims: int = 2, seed: int = 0) -> None:
+        """Draw the weights."""
+        super().__init__()
+        self.features = CONV[dims](channels, 8, 3, padding=1)
+        self.head = CONV[dims](8, classes, 3, padding=1)
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, *space) to (N, K, *space)."""
+        return self.head(F.relu(self.features(x)))
+
+
+class Constant(nn.Module):
+    """Always the same logits, whatever the image; class 1 wins. Has a layer that nobody listens to."""
+
+    def __init__(self, channels: int = 1, dims: int = 2) -> None:
+        """Make the unused layer."""
+        super().__init__()
+        self.features = CONV[dims](channels, 4, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, *space) to (N, 2, *space)."""
+        self.features(x)
+        one = torch.ones_like(x[:, :1])
+        return torch.cat([0 * one, one], 1)
+
+
+class Threshold(nn.Module):
+    """Class 1 where the intensity is above a threshold, pixel by pixel."""
+
+    def __init__(self, threshold: float = 0.5, gain: float = 20.0) -> None:
+        """Set the threshold."""
+        super().__init__()
+        self.threshold, self.gain = threshold, gain
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 1, *space) to (N, 2, *space)."""
+        score = self.gain * (x[:, :1] - self.threshold)
+        return torch.cat([torch.zeros_like(score), score], 1)
+
+
+def box_sum(x: Tensor, reach: int) -> Tensor:
+    """Sum over the box of ``reach`` pixels around each pixel, axis by axis."""
+    conv = F.conv2d if x.ndim == 4 else F.conv3d
+    for axis in range(x.ndim - 2):
+        kernel = [2 * reach + 1 if a == axis else 1 for a in range(x.ndim - 2)]
+        x = conv(x, torch.ones(1, 1, *kernel), padding=[k // 2 for k in kernel])
+    return x
+
+
+class Context(nn.Module):
+    """A cell is *infected* if a bright marker lies within ``reach`` pixels (plant P3); else *healthy*.
+
+    Classes background, healthy, infected. What is not cell (intensity below 0.3) is background; the logit of
+    infected sees nothing but intensities above 0.8, which only markers have.
+    """
+
+    def __init__(self, reach: int = 14, dims: int = 2) -> None:
+        """Wire it."""
+        super().__init__()
+        self.features = CONV[dims](1, 8, 1)
+        self.reach = reach
+        with torch.no_grad():
+            self.features.weight.zero_()
+            self.features.bias.fill_(-1)
+            self.features.weight[0], self.features.bias[0] = 1.0, -0.8  # marker
+            self.features.weight[1], self.features.bias[1] = -1.0, 0.3  # empty
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 1, *space) to (N, 3, *space)."""
+        seen = F.relu(self.features(x))
+        empty = 60 * seen[:, 1:2]
+        infected = 2 * box_sum(seen[:, :1], self.reach)
+        return torch.cat([empty, torch.full_like(empty, 0.5), infected], 1)
+
+
+def context_image(dims: int = 2, seed: int = 0) -> tuple[Image, np.ndarray, np.ndarray]:
+    """A cell, a marker beside it, and many cells as distraction: image, mask of the cell, zone of the marker.
+
+    Only the first cell has the marker within reach. Everything else has edges but no evidence.
+    """
+    rng = np.random.default_rng(seed)
+    size = (48, 56) if dims == 2 else (6, 48, 56)
+    grid = np.meshgrid(*(np.arange(n) for n in size), indexing="ij")
+    pixels = 0.05 + 0.02 * rng.random(size)
+
+    def ball(centre: tuple[int, ...], radius: float) -> np.ndarray:
+        return sum((g - c) ** 2 for g, c in zip(grid, centre, strict=True)) <= radius**2
+
+    middle = (3,) * (dims - 2)
+    cell = ball((*middle, 13, 12), 5)
+    pixels[cell] = 0.5
+    for y, x in ((13, 48), (36, 9), (34, 30), (41, 47)):
+        pixels[ball((*middle, y, x), 5)] = 0.45 + 0.1 * rng.random()
+    marker = ball((*middle, 13, 23), 2)
+    pixels[marker] = 1.0
+    zone = ball((*middle, 13, 23), 7)
+    return Image(pixels.astype(np.float32), "ZYX"[-dims:], name="context"), cell, zone
+
+
+def cell_target(cell: np.ndarray) -> Target:
+    """The painted cell, asked as *infected*."""
+    return Target("infected", Painted(cell))
+
+
+def small_image(channels: int = 1, dims: int = 2, seed: int = 0, side: int = 24) -> Image:
+    """Smooth noise, float32, axes ``CYX`` or ``CZYX``."""
+    rng = np.random.default_rng(seed)
+    size = (side, side + 3) if dims == 2 else (8, side // 2, side // 2 + 2)
+    data = rng.random((channels, *size)).astype(np.float32)
+    return Image(data, "C" + "ZYX"[-dims:], name="noise")
