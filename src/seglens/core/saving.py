@@ -31,10 +31,21 @@ _LAYERS = "layers.json"
 class Segmented(Protocol):
     """What :func:`save_segmentation` needs to know of a segmentation."""
 
-    axes: str
-    labels: Any
-    entropy: Any
-    probabilities: Any
+    @property
+    def axes(self) -> str:
+        """Axes of labels and entropy."""
+
+    @property
+    def labels(self) -> Any:
+        """Class per pixel."""
+
+    @property
+    def entropy(self) -> Any:
+        """Predictive entropy."""
+
+    @property
+    def probabilities(self) -> Any:
+        """Probability of each class, class first; or ``None``."""
 
     def objects(self) -> Any:
         """Connected components of the predicted classes."""
@@ -143,12 +154,15 @@ def load_explanation(folder: str | Path) -> Explanation:
 def save_segmentation(segmentation: Segmented, folder: str | Path, image: Image) -> Path:
     """Write labels, objects, entropy and (if there) probabilities as images into a new folder.
 
+    Objects are numbered only where the labels are in memory: numbering looks at the whole image.
+
     Raises:
         BadParameter: the folder is not empty.
     """
+    objects = segmentation.objects() if isinstance(segmentation.labels, np.ndarray) else None
     parts = {
         "labels": (segmentation.labels, segmentation.axes),
-        "objects": (segmentation.objects(), segmentation.axes),
+        "objects": (objects, segmentation.axes),
         "entropy": (segmentation.entropy, segmentation.axes),
         "probabilities": (segmentation.probabilities, "C" + segmentation.axes),
     }

@@ -140,7 +140,7 @@ def _part(explanation: Explanation, region: Picture | None, scene: _Scene) -> Wi
 
 
 def _words(figure: Figure, scene: _Scene, shown: tuple[Explanation, ...]) -> None:
-    title = f"Why {scene.spec.name} drew this mask" if shown else f"What {scene.spec.name} drew"
+    title = f"What {scene.spec.name} looked at" if shown else f"What {scene.spec.name} drew"
     inch = 1 / figure.get_figheight()
     left = 0.02
     figure.text(left, 1 - 0.12 * inch, title, fontsize=14, fontweight="bold", color=panels.INK, va="top")
