@@ -211,6 +211,7 @@ class Actions(QObject):
         hide = [x for x in viewer.layers if results.is_map(x)]
         for old in hide if any(results.is_map(x) for x in layers) else []:
             old.visible = False
+        results.outline(viewer)
         for layer in reversed(layers):
             results.add(viewer, layer)
         record = answer.record.to_dict() if answer.record is not None else {}

@@ -103,7 +103,7 @@ def _segment_cli(record: dict[str, Any]) -> str:
         if image["channels"]:
             line += ["--channels", ",".join(map(str, image["channels"]))]
         for flag in ("tile", "halo"):
-            if record[flag]:
+            if record[flag] is not None:
                 line += [f"--{flag}", str(record[flag])]
         lines.append(shlex.join([*line, "--out", "segmentation" if number == 0 else f"segmentation-{number + 1}"]))
     return "\n".join(lines)
@@ -111,7 +111,7 @@ def _segment_cli(record: dict[str, Any]) -> str:
 
 def _segment_python(record: dict[str, Any]) -> str:
     lines = ["import seglens", "", f"model = seglens.load_model({record['model']['source']!r})"]
-    options = "".join(f", {k}={record[k]}" for k in ("tile", "halo") if record[k])
+    options = "".join(f", {k}={record[k]}" for k in ("tile", "halo") if record[k] is not None)
     for image in record["images"]:
         lines.append(f"image = seglens.open_image({image['source'] or 'IMAGE'!r}, axes={image['axes']!r})")
         if image["select"]:

@@ -82,6 +82,7 @@ def _show(
             layer.visible = False
         results.add(viewer, layer)
     session.keep(Made(record.to_dict() if record is not None else {}, text=answer.text), layers)
+    results.outline(viewer)
     if first:
         session.question.layer_id = layer_id(source)
         session.say(answer.text)

@@ -10,6 +10,11 @@ from seglens.app.napari import asking, colours, look, words
 from seglens.app.napari.links import link
 from seglens.app.napari.viewer_session import State, ViewerSession
 
+_MAIN = (
+    "QPushButton#run:enabled { background: palette(highlight); color: white; font-weight: bold; }"
+    "QPushButton#run:enabled:hover { border: 1px solid white; }"
+)
+
 
 class Banner(QFrame):
     """A sentence or two that stay until they are dismissed or outdated."""
@@ -41,8 +46,8 @@ class Banner(QFrame):
 
     def tell(self, what: str, fix: str, level: str, action: str) -> None:
         """Show a message; empty hides."""
-        self.sentence.setText(what)
-        self.fix.setText(fix)
+        self.sentence.setText(look.breakable(what))
+        self.fix.setText(look.breakable(fix))
         self.fix.setVisible(bool(fix))
         self.button.setVisible(action == "trust")
         self.setStyleSheet(look.banner_style(level))
@@ -75,6 +80,7 @@ class Footer(QWidget):
         self.button = QPushButton()
         self.button.setObjectName("run")
         self.button.setMinimumHeight(32)
+        self.button.setStyleSheet(_MAIN)
         self.button.clicked.connect(self._pressed)
         layout = look.column(self, margin=look.MARGIN)
         for widget in (self.banner, self.state, self.bar, self.button):

@@ -23,12 +23,17 @@ class Form(QWidget):
         parameters: as a method declares them.
         values: what to show; missing ones show their default.
         choices: the entries of parameters whose choices come from the model (``layers``, ``classes``).
+        empty: for the same, what leaving it open comes to on this model.
     """
 
     changed = Signal()
 
     def __init__(
-        self, parameters: Sequence[Parameter], values: Mapping[str, Any], choices: Mapping[str, Sequence[str]]
+        self,
+        parameters: Sequence[Parameter],
+        values: Mapping[str, Any],
+        choices: Mapping[str, Sequence[str]],
+        empty: Mapping[str, str] | None = None,
     ) -> None:
         """Build the rows."""
         super().__init__()
@@ -38,7 +43,7 @@ class Form(QWidget):
         layout.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         self.fields: dict[str, Field] = {}
         for parameter in parameters:
-            field = Field(parameter, values.get(parameter.name, parameter.default), choices)
+            field = Field(parameter, values.get(parameter.name, parameter.default), choices, empty or {})
             field.changed.connect(self.changed)
             label = QLabel(parameter.label)
             label.setToolTip(parameter.param.help)
@@ -65,11 +70,13 @@ class Field(QWidget):
 
     changed = Signal()
 
-    def __init__(self, parameter: Parameter, value: Any, choices: Mapping[str, Sequence[str]]) -> None:
+    def __init__(
+        self, parameter: Parameter, value: Any, choices: Mapping[str, Sequence[str]], empty: Mapping[str, str]
+    ) -> None:
         """Build the editor."""
         super().__init__()
         self.parameter = parameter
-        self._editor = editor(parameter, choices)
+        self._editor = editor(parameter, choices, empty)
         self._open: QCheckBox | None = None
         layout = look.column(self, gap=2)
         native = self._editor.native
@@ -109,14 +116,16 @@ class Field(QWidget):
         self.changed.emit()
 
 
-def editor(parameter: Parameter, choices: Mapping[str, Sequence[str]]) -> Widget:
+def editor(
+    parameter: Parameter, choices: Mapping[str, Sequence[str]], empty: Mapping[str, str] | None = None
+) -> Widget:
     """The magicgui widget of a parameter; limits go in as options, since magicgui drops annotated ones."""
     p = parameter.param
-    options: dict[str, Any] = {"tooltip": p.help}
+    options: dict[str, Any] = {"tooltip": f"{p.help} Left open: {p.empty}." if parameter.optional else p.help}
     if p.source is not None or parameter.choices:
         entries: list[Any] = [(str(c), c) for c in (choices.get(p.source, ()) if p.source else parameter.choices)]
         if parameter.optional:
-            entries.insert(0, (p.empty, None))
+            entries.insert(0, ((empty or {}).get(p.source or "") or p.empty, None))
         options["choices"] = entries
         widget = create_widget(widget_type="ComboBox", options=options)
         box: Any = widget.native

@@ -15,6 +15,7 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QLayout,
+    QListWidget,
     QScrollArea,
     QSizePolicy,
     QToolButton,
@@ -93,6 +94,9 @@ def column(parent: QWidget | None = None, *, margin: int = 0, gap: int = GAP) ->
 def row(*things: QWidget | None, gap: int = GAP) -> QWidget:
     """Widgets side by side; ``None`` stretches."""
     holder = QWidget()
+    # a plain QWidget would paint its own background over a card's or a banner's
+    holder.setObjectName("row")
+    holder.setStyleSheet("QWidget#row { background: transparent; }")
     layout = QHBoxLayout(holder)
     layout.setContentsMargins(0, 0, 0, 0)
     layout.setSpacing(gap)
@@ -194,7 +198,25 @@ def pill(label: QLabel, sentence: str, colour: str) -> None:
 def banner_style(level: str) -> str:
     """The frame of a message of some level."""
     colour = _LEVELS.get(level, colours.GREY)
-    return f"QFrame#banner {{ border-left: 3px solid {colour}; background: rgba(128, 128, 128, 40); }}"
+    return (
+        f"QFrame#banner {{ border-left: 3px solid {colour}; background: rgba(128, 128, 128, 40); }}"
+        "QFrame#banner > QWidget { background: transparent; }"
+    )
+
+
+def breakable(sentence: str, longest: int = 20) -> str:
+    """A sentence whose long words (paths, fingerprints) may be broken at the edge of the dock."""
+    pieces = [
+        w if len(w) <= longest else "\u200b".join(w[i : i + 8] for i in range(0, len(w), 8))
+        for w in sentence.split(" ")
+    ]
+    return " ".join(pieces)
+
+
+def fit_rows(box: QListWidget, least: int, most: int) -> None:
+    """Make a list as high as its rows, within limits."""
+    height = max(16, box.sizeHintForRow(0)) if box.count() else 18
+    box.setFixedHeight(min(most, max(least, box.count())) * height + 8)
 
 
 def clear(layout: QLayout) -> None:

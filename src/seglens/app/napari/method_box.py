@@ -50,6 +50,7 @@ class MethodBox(QWidget):
         self.list.currentItemChanged.connect(self._chosen)
         link(self, self._fill_families, session.engine.events.ready)
         link(self, self.refresh, session.engine.events.ready, session.model.events.spec)
+        link(self, self._select, session.question.events.method)
         link(self, self._show_form, session.model.events.loaded, session.question.events.method)
         self._fill_families()
         self.refresh()
@@ -59,24 +60,29 @@ class MethodBox(QWidget):
         """List the methods that match; those that cannot run on this model are greyed out."""
         words_wanted = self.search.text().lower().replace("-", " ").split()
         family = self.family.currentData()
-        chosen = self._session.question.method
         blocked = self.list.blockSignals(True)
         self.list.clear()
         for kind in self._session.engine.methods:
             told = f"{kind.name} {kind.title} {kind.family} {about(kind)}".lower().replace("-", " ")
             if (not family or kind.family == family) and all(w in told for w in words_wanted):
                 self.list.addItem(self._item(kind))
+        self.list.blockSignals(blocked)
+        self._select()
+        shown = self.list.count()
+        self.list.setVisible(bool(shown))
+        look.fit_rows(self.list, 3, 7)
+        self.empty.setVisible(not shown)
+        self.empty.setText(words.NO_MATCH if self._session.engine.ready else words.ENGINE_STARTING)
+        self._pick_first()
+
+    def _select(self, _event: object = None) -> None:
+        chosen = self._session.question.method
+        blocked = self.list.blockSignals(True)
         for index in range(self.list.count()):
             item = self.list.item(index)
             if item is not None and item.data(Qt.ItemDataRole.UserRole) == chosen:
                 self.list.setCurrentItem(item)
         self.list.blockSignals(blocked)
-        shown = self.list.count()
-        self.list.setVisible(bool(shown))
-        self.list.setFixedHeight(min(6, max(2, shown)) * 24 + 6)
-        self.empty.setVisible(not shown)
-        self.empty.setText(words.NO_MATCH if self._session.engine.ready else words.ENGINE_STARTING)
-        self._pick_first()
 
     def _pick_first(self) -> None:
         if not self._session.question.method and self._session.engine.methods:
@@ -113,7 +119,9 @@ class MethodBox(QWidget):
             return
         model = self._session.model
         classes = [c.name for c in model.spec.classes] if model.spec is not None else []
-        form = Form(kind.parameters(), self._session.values.get(name, {}), {"layers": model.layers, "classes": classes})
+        choices = {"layers": model.layers, "classes": classes}
+        empty = {"layers": f"auto: {model.chosen_layer}" if model.chosen_layer else ""}
+        form = Form(kind.parameters(), self._session.values.get(name, {}), choices, empty)
         form.changed.connect(self._edited)
         self.form = form
         self._layout.addWidget(form)

@@ -105,7 +105,7 @@ class ResultBox(QWidget):
         self.list.blockSignals(blocked)
         if self.list.currentItem() is None and self.list.count():
             self.list.setCurrentRow(0)
-        self.list.setFixedHeight(min(5, max(2, len(maps))) * 24 + 6)
+        look.fit_rows(self.list, 1, 5)
         for widget in (self.list, self.controls):
             widget.setVisible(bool(maps))
         self.empty.setVisible(not maps)

@@ -74,7 +74,7 @@ class Frame:
 
     def shown(self, base: NDArray[Any]) -> NDArray[Any]:
         """A view that repeats an array along the channel axis."""
-        sizes = tuple(f if a == "C" else n for a, n, f in zip(self.axes, self.shape, self.full, strict=True))
+        sizes = tuple(f if a == "C" else n for a, n, f in zip(self.axes, base.shape, self.full, strict=True))
         return base if sizes == base.shape else np.broadcast_to(base, sizes)
 
     def where(self, position: Mapping[str, int], parts: Sequence[slice]) -> tuple[slice, ...]:
@@ -198,11 +198,14 @@ def explanation_layers(
     """The layers of an answer, not yet added; the first heat or signed map is visible, the rest waits."""
     made: list[Layer] = []
     shown = False
+    maps = any(answer.kind in ("heat", "signed") for answer in explanation.layers)
     for answer in explanation.layers:
         name = unique_name(viewer, f"{title} · {answer.name}" if answer.name.lower() != title.lower() else title)
         layer = _answer_layer(answer, source, frame, spec, name)
-        if answer.kind in ("heat", "signed"):
+        if answer.kind in ("heat", "signed") or not maps:
             layer.visible, shown = not shown, True
+        else:
+            layer.visible = False
         made.append(layer)
     return made
 
@@ -225,6 +228,7 @@ def _answer_layer(answer: Answer, source: Layer, frame: Frame, spec: ModelSpec, 
                 **where,
             )
             layer.colorbar.visible = True
+            layer.colorbar.size = (14, 110)
         case "labels":
             layer = Labels(
                 frame.shown(frame.fit(data.astype(np.int32))), opacity=0.5, metadata=_mark("labels", **unit), **where
@@ -241,6 +245,13 @@ def _answer_layer(answer: Answer, source: Layer, frame: Frame, spec: ModelSpec, 
             ends = np.stack([frame.points(data[:, 0]), _directions(frame, data[:, 1])], 1)
             layer = Vectors(ends, metadata=_mark("vectors", **unit), **where)
     return layer
+
+
+def outline(viewer: ViewerModel) -> None:
+    """Show predictions by their lines, so that a map over them can be read; a person's own choice stays."""
+    for layer in viewer.layers:
+        if is_ours(layer, "prediction") and isinstance(layer, Labels) and layer.contour == 0:
+            layer.contour = 1
 
 
 def is_map(layer: Layer) -> bool:

@@ -10,7 +10,7 @@ from napari.layers import Labels
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFormLayout, QPushButton, QSpinBox, QWidget
 
-from seglens.app.napari import colours, look, words
+from seglens.app.napari import look, words
 from seglens.app.napari.links import link
 from seglens.app.napari.picking import Picker
 from seglens.app.napari.viewer_session import ViewerSession, is_ours, layer_id
@@ -131,9 +131,8 @@ class TargetBox(QWidget):
         self.new.setObjectName("new target")
         self.new.setToolTip("A fresh layer on the image's grid, with the brush in hand: paint 1 for and 2 against.")
         self.new.clicked.connect(self.new_target)
-        self.sign = QPushButton(words.with_key("+ / −", "toggle_sign"))
+        self.sign = QPushButton(words.with_key("for ⇄ against", "toggle_sign"))
         self.sign.setToolTip("Paint for (1) or against (2)")
-        self.sign.setIcon(look.dot(colours.TARGET[1]))
         self.sign.clicked.connect(self.toggle_sign)
         holder = QWidget()
         layout = look.column(holder, gap=4)
