@@ -15,7 +15,7 @@ from typing import Any
 from seglens.core.errors import BadParameter, OutOfMemory
 from seglens.models.device import choose_device, is_out_of_memory
 from seglens.models.loaders.description import given_by
-from seglens.models.loaders.detect import detect, locate
+from seglens.models.loaders.detect import kind_of, locate
 from seglens.models.loaders.infer import check, complete
 from seglens.models.loaders.request import Loaded, Request
 from seglens.models.segmentation import SegmentationModel
@@ -56,7 +56,7 @@ def load_model(
         OutOfMemory: it does not fit on the device.
     """
     path, member = locate(source)
-    kind = detect(path)
+    kind = kind_of(path)
     if weights is not None and kind not in TAKES_WEIGHTS:
         raise BadParameter(
             f"The weights {Path(weights).name} were given for {path.name}, which brings its own.",

@@ -50,7 +50,7 @@ def locate(source: str | Path) -> tuple[Path, str]:
     raise UnknownName.among("model", text, shelf, listing=listing)
 
 
-def detect(path: Path) -> str:
+def kind_of(path: Path) -> str:
     """The kind of a model: the name of the loader's module in this folder.
 
     Raises:

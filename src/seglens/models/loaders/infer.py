@@ -29,13 +29,13 @@ Sizes = tuple[int, ...]
 
 @dataclass
 class Probe:
-    """A network and the small images that are sent through it; keeps what went wrong last."""
+    """A network and the small images that are sent through it; keeps what went wrong with the likeliest, the first."""
 
     module: nn.Module
     name: str
     output: int | str | None
     device: str
-    trouble: str = "the size it is described with has another number of axes"
+    trouble: str = ""
     answered: dict[tuple[int, ...], Tensor | None] = field(default_factory=dict)
 
     def answer(self, batch: int, channels: int, space: Sizes, *, noise: float = 0.0) -> Tensor | None:
@@ -56,14 +56,14 @@ class Probe:
             with quiet(self.module), torch.no_grad():
                 out = pick_output(self.module(x.to(self.device)), spec, ndim=len(shape))
         except SegLensError as error:
-            self.trouble = error.what.rstrip(".")
+            self.trouble = self.trouble or error.what.rstrip(".")
             return None
         except FOREIGN_ERRORS as error:
-            self.trouble = first_line(error)
+            self.trouble = self.trouble or first_line(error)
             return None
         fits = len(out) == shape[0] and all(n % m == 0 for n, m in zip(shape[2:], out.shape[2:], strict=True))
         if not fits:
-            self.trouble = f"for an image of shape {shape} it answers {tuple(out.shape)}"
+            self.trouble = self.trouble or f"for an image of shape {shape} it answers {tuple(out.shape)}"
         return out if fits else None
 
 
@@ -143,7 +143,8 @@ def _first_that_works(probe: Probe, described: Mapping[str, Any]) -> tuple[int, 
                 return ndim, channels, space
     told = " or ".join(_told(AXES[ndim], channels) for ndim, channels in faces[:2])
     raise ModelMismatch(
-        f"{probe.name} does not run on an image with {told}: {probe.trouble}.", fix=_correction(probe.module)
+        f"{probe.name} does not run on an image with {told}: {probe.trouble or 'its size has another number of axes'}.",
+        fix=_correction(probe.module),
     )
 
 
@@ -180,8 +181,13 @@ def _sizes(probe: Probe, described: Mapping[str, Any], channels: int, space: Siz
     def works(side: int) -> bool:
         return probe.answer(batch, channels, (side,) * ndim) is not None
 
+    def serves(divisor: int) -> bool:
+        side = _odd_multiple(divisor, ROOMY[ndim])
+        # the size that worked already proves nothing: it may be the only one
+        return works(side) and (side != space[0] or works(side + 2 * divisor))
+
     candidates = [described["divisor"]] if "divisor" in described else DIVISORS
-    divisor = next((d for d in candidates if works(_odd_multiple(d, ROOMY[ndim]))), None)
+    divisor = next((d for d in candidates if serves(d)), None)
     if divisor is None:
         return {"size": space}
     sides = (divisor * 2**n for n in range(10))

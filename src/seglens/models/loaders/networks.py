@@ -68,7 +68,7 @@ def _monai(name: str, arguments: Mapping[str, Any]) -> nn.Module:
     except FOREIGN_ERRORS as error:
         raise BadParameter(
             f"MONAI's {name} cannot be built from {dict(arguments)}: {first_line(error)}.",
-            fix=f"Give the arguments that {name} takes: {', '.join(list(known)[:6])}, …",
+            fix=f"Give the arguments that {name} takes: {', '.join(list(known)[:6])} and others.",
         ) from error
 
 
@@ -93,11 +93,11 @@ def fill(network: nn.Module, state: Mapping[str, Any], where: str) -> None:
             f"The weights in {where} are not those of this {kind}: {_some('missing', missing, extra)}.",
             fix="Name the network of training and its arguments, with --network or in a model.json beside them.",
         )
-    for key, tensor in state.items():
-        if own[key].shape != tensor.shape:
+    for key, tensor in own.items():
+        if key in state and state[key].shape != tensor.shape:
             raise ModelMismatch(
-                f"The weights in {where} do not fit this {kind}: {key} is {tuple(tensor.shape)} in the file "
-                f"and {tuple(own[key].shape)} in the network.",
+                f"The weights in {where} do not fit this {kind}: {key} is {tuple(state[key].shape)} in the file "
+                f"and {tuple(tensor.shape)} in the network.",
                 fix="Correct the network's arguments (channels, classes, features) to those of training.",
             )
     network.load_state_dict(dict(state), strict=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from seglens.models.loaders.networks import fill, make_network
 from seglens.models.loaders.request import FOREIGN_ERRORS, Loaded, Request, first_line
 from seglens.models.trust import Trust, sha256_of
 
+UNPICKLING_ERRORS = (*FOREIGN_ERRORS, EOFError, struct.error)
 WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "network", "net", "weights")
 
 
@@ -73,7 +75,7 @@ def _unpickle(path: Path, trust: Trust) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         pass
-    except (*FOREIGN_ERRORS, EOFError) as error:
+    except UNPICKLING_ERRORS as error:
         raise _unreadable(path, error) from error
     trust.ask(
         path.name,
@@ -83,7 +85,7 @@ def _unpickle(path: Path, trust: Trust) -> Any:
     )
     try:
         return torch.load(path, map_location="cpu", weights_only=False)
-    except (pickle.UnpicklingError, EOFError, *FOREIGN_ERRORS) as error:
+    except (pickle.UnpicklingError, *UNPICKLING_ERRORS) as error:
         raise ModelMismatch(
             f"{path.name} is a pickled object that cannot be put together here: {first_line(error)}.",
             fix="Where it was made, save torch.save(model.state_dict(), …) or an exported .pt2 instead.",
