@@ -221,7 +221,7 @@ def test_a_folder_without_weights(tmp_path: Path) -> None:
 
 
 PACKAGES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
-    "no name": (lambda card: card.pop("name"), "not a valid"),
+    "no name": (lambda card: card.pop("name"), "name: Field required"),
     "clip": (lambda card: card["inputs"][0]["preprocessing"].append({"id": "clip", "kwargs": {"min": 0.0}}), "'clip'"),
     "whole numbers": (
         lambda card: card["inputs"][0]["preprocessing"].append({"id": "ensure_dtype", "kwargs": {"dtype": "uint8"}}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from seglens.models.archives import opened
 from seglens.models.loaders.affine import Chain
 from seglens.models.loaders.detect import CARDS
 from seglens.models.loaders.factory import call_from_file
+from seglens.models.loaders.infer import usual_channels
 from seglens.models.loaders.networks import MONAI, fill, make_network
 from seglens.models.loaders.request import Loaded, Request, first_line
 from seglens.models.loaders.torchscript import read_script
@@ -50,16 +52,36 @@ def _card(place: Path, name: str) -> Path:
 
 
 def _read(card: Path, name: str) -> Any:
-    from bioimageio.spec import load_model_description
+    from bioimageio.spec import InvalidDescr, load_description
 
     try:
-        # no look at files or links: what is needed is checked when it is opened, and nothing is downloaded
-        return load_model_description(card, format_version="latest", perform_io_checks=False)
+        with warnings.catch_warnings():
+            # about descriptions of older versions; what matters is checked when the network has run
+            warnings.simplefilter("ignore")
+            # no look at files or links: what is needed is checked when it is opened, and nothing is downloaded
+            model: Any = load_description(card, format_version="latest", perform_io_checks=False)
     except (ValueError, TypeError, KeyError, OSError) as error:
-        raise ModelMismatch(
-            f"The description in {name} is not a valid bioimage.io model: {first_line(error)}.",
-            fix="Check it with `bioimageio validate-format`, or download the package again.",
-        ) from error
+        raise _invalid(name, first_line(error)) from error
+    if isinstance(model, InvalidDescr):
+        raise _invalid(name, _first_complaint(model))
+    if model.type != "model":
+        raise ModelMismatch(f"{name} is a {model.type}, not a model.", fix="Choose a model on bioimage.io.")
+    return model
+
+
+def _invalid(name: str, why: str) -> ModelMismatch:
+    return ModelMismatch(
+        f"The description in {name} is not a valid bioimage.io model: {why}.",
+        fix="Check it with `bioimageio validate-format`, or download the package again.",
+    )
+
+
+def _first_complaint(model: Any) -> str:
+    errors = [error for detail in model.validation_summary.details for error in detail.errors]
+    if not errors:
+        return "no version of the format fits it"
+    where = ".".join(str(part) for part in errors[0].loc)
+    return f"{where}: {errors[0].msg}".strip(" .:")
 
 
 def _network(model: Any, root: Path, request: Request) -> tuple[nn.Module, str, bool]:
@@ -123,10 +145,12 @@ def _describe(model: Any, name: str) -> dict[str, Any]:
         "description": str(model.description or ""),
         "licence": str(model.license or ""),
         "axes": axes,
-        "channels": tuple(map(str, channels.channel_names)),
+        "channels": _given_names(channels) or usual_channels(len(channels.channel_names)),
         "normalisation": _normalisation(tensor, name),
         "batch": tensor.axes[0].size,
     }
+    if len(model.outputs) > 1:
+        about["output"] = 0
     if any(axis.unit is not None for axis in space):
         about |= {"pixel_size": tuple(float(axis.scale) for axis in space), "unit": str(space[-1].unit)}
     return about | _sizes(space, name) | _answer(answer, name)
@@ -210,12 +234,18 @@ def _answer(answer: Any, name: str) -> dict[str, Any]:
             f"{name} changes its answer by {', '.join(unknown)}, so that it is no plain map of classes.",
             fix="Use a segmentation model whose output is logits or probabilities of classes.",
         )
-    names = [str(n) for n in channels.channel_names] if channels is not None else []
-    if names and not all(n.startswith("channel") and n.removeprefix("channel").isdigit() for n in names):
+    if channels is not None and (names := _given_names(channels)):
         sigmoids = about.get("multilabel", False)
         if len(names) + sigmoids >= 2:
-            about["classes"] = ("background", *names) if sigmoids else tuple(names)
+            about["classes"] = ("background", *names) if sigmoids else names
     return about
+
+
+def _given_names(channels: Any) -> tuple[str, ...]:
+    """Names that somebody gave; empty where they only count (``channel0``, ``channel1``)."""
+    names = tuple(str(name) for name in channels.channel_names)
+    counted = all(name.startswith("channel") and name.removeprefix("channel").isdigit() for name in names)
+    return () if counted else names
 
 
 def _usual_threshold(step: Any) -> bool:

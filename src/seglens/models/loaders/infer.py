@@ -88,7 +88,7 @@ def complete(
         return ModelSpec.from_dict(described)
     probe = Probe(module, str(described["name"]), described.get("output"), device)
     ndim, channels, space = _first_that_works(probe, described)
-    found: dict[str, Any] = {"axes": AXES[ndim], "channels": _channel_names(channels)}
+    found: dict[str, Any] = {"axes": AXES[ndim], "channels": usual_channels(channels)}
     found |= _sizes(probe, described, channels, space)
     batch = described.get("batch")
     if batch is None and shape is None:
@@ -216,7 +216,8 @@ def _classes(probe: Probe, described: Mapping[str, Any], channels: int, space: S
     return {"classes": names, "head": "probabilities" if shares else "logits", "multilabel": multilabel}
 
 
-def _channel_names(count: int) -> tuple[str, ...]:
+def usual_channels(count: int) -> tuple[str, ...]:
+    """Names for channels that nobody named."""
     usual = {1: ("grey",), 3: ("red", "green", "blue")}
     return usual.get(count, tuple(f"channel {n}" for n in range(1, count + 1)))
 
@@ -228,7 +229,7 @@ def _from_graph(shape: tuple[int | None, ...]) -> dict[str, Any]:
     if len(space) in AXES:
         found["axes"] = AXES[len(space)]
     if channels is not None:
-        found["channels"] = _channel_names(channels)
+        found["channels"] = usual_channels(channels)
     return found
 
 
