@@ -232,7 +232,10 @@ def _objects(folder: Path) -> Path:
         (_bytes("a.npy", b"hello"), "cannot be read", "complete"),
         (_bytes("a.zarr", b"hello"), "cannot be read", "complete"),
         (_objects, "cannot be read", "complete"),
-        *[(_truncated(f"cut.{e}"), "cannot be read", "complete") for e in ("tif", "png", "jpg", "npy", "nii", "nii.gz")],
+        *[
+            (_truncated(f"cut.{e}"), "cannot be read", "complete")
+            for e in ("tif", "png", "jpg", "npy", "nii", "nii.gz")
+        ],
     ],
 )
 def test_what_cannot_be_read_says_so(tmp_path: Path, make: object, what: str, fix: str) -> None:

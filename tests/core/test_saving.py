@@ -47,7 +47,10 @@ def explanation() -> Explanation:
         Layer("Corners", "points", RNG.random((5, 2)).astype(np.float32)),
         Layer("Flow", "vectors", RNG.random((5, 2, 2)).astype(np.float32)),
     )
-    tables = (Table("Scores", {"object": [1, 2], "drop": [0.25, -1.5], "note": ["a", "b, c"]}), Table("None", {"a": []}))
+    tables = (
+        Table("Scores", {"object": [1, 2], "drop": [0.25, -1.5], "note": ["a", "b, c"]}),
+        Table("None", {"a": []}),
+    )
     figures = (Figure("Deletion curve", "line", [0, 1], {"score": [1.0, 0.5]}, "pixels", "logit"),)
     return Explanation(layers, tables, figures, "The model looks at the rim.", RECORD)
 
@@ -140,9 +143,14 @@ def test_nothing_half_written_stays(tmp_path: Path, existed: bool, error: type[B
     out = tmp_path / "out"
     if existed:
         out.mkdir()
-    with pytest.raises(error), new_folder(out) as folder:
-        (folder / "half.txt").write_text("x")
-        raise error
+
+    def half() -> None:
+        with new_folder(out) as folder:
+            (folder / "half.txt").write_text("x")
+            raise error
+
+    with pytest.raises(error):
+        half()
     assert out.exists() == existed
     assert not existed or not any(out.iterdir())
 

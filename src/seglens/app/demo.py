@@ -96,7 +96,7 @@ def well_visible(objects: NDArray[np.int32], labels: NDArray[np.uint8], index: i
     if not sizes.any():
         raise NoSuchRegion("The model finds no whole nucleus in this image.", fix="Choose another image or model.")
     present = sizes[sizes > 0]
-    low, high = np.percentile(present, (60, 95))
+    low, high = np.percentile(present, 60, method="lower"), np.percentile(present, 95, method="higher")
     good = np.flatnonzero((sizes >= low) & (sizes <= high))
     centres = np.asarray(ndimage.center_of_mass(mine > 0, mine, good))
     away = np.linalg.norm(centres - np.asarray(mine.shape) / 2, axis=1)

@@ -1,0 +1,320 @@
+"""The command line: names, options, files that it writes, errors, and how light it is."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from bad_input import good, net, squares
+from seglens import session
+from seglens.app.cli import COMMANDS, main
+from seglens.app.commands._options import _Bar
+from seglens.core.catalogue import METHODS
+from seglens.core.errors import UnknownName
+from seglens.core.explanation import Record
+from seglens.core.files import open_image
+from seglens.core.rerun import as_cli
+from seglens.core.saving import load_explanation
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody's remembered trust is read or changed."""
+    monkeypatch.setenv("SEGLENS_HOME", str(tmp_path_factory.mktemp("home")))
+
+
+def call(*words: object) -> Result:
+    """Run the command line in this process."""
+    return CliRunner().invoke(main, [str(w) for w in words])
+
+
+def ask(folder: Path, *words: object, method: str = "occlusion", image: str | None = None) -> Result:
+    """Explain the two squares."""
+    quick = ["--window", 8] if method == "occlusion" else []
+    image = image or good(folder)
+    return call(
+        "explain", method, image, "--model", net(folder), "--trust", "--device", "cpu", *quick, "--out", folder / "out",
+        *words,
+    )  # fmt: skip
+
+
+def record(folder: Path) -> Record:
+    """The record that a call left."""
+    return Record.from_dict(json.loads((folder / "out" / "record.json").read_text()))
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import seglens",
+        "import seglens; list(seglens.METHODS)",
+        "from seglens.app.cli import main; main(['--help'], standalone_mode=False)",
+        "from seglens.app.cli import main; main(['explain', '--help'], standalone_mode=False)",
+        "from seglens.app.cli import main; main(['segment', '--help'], standalone_mode=False)",
+        "from seglens.app.cli import main; main(['models'], standalone_mode=False)",
+    ],
+)
+def test_it_is_light(code: str, capsys: pytest.CaptureFixture[str]) -> None:
+    check = (
+        "; import sys; heavy = {'torch', 'napari', 'matplotlib', 'skimage'} & set(sys.modules); assert not heavy, heavy"
+    )
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code + check], check=True, timeout=60, stdout=subprocess.DEVNULL)
+    with capsys.disabled():
+        sys.stdout.write(f"\n{time.perf_counter() - start:.2f} s  {code}")
+
+
+def test_every_command_has_help() -> None:
+    listed = call("--help").output
+    for name in COMMANDS:
+        assert name in listed
+        if name != "explain":
+            assert call(name, "--help").exit_code == 0
+    assert "seglens " in call("--version").output
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_every_parameter_is_an_option(name: str) -> None:
+    text = call("explain", name, "--help").output
+    for parameter in METHODS[name].parameters():
+        assert f"--{parameter.name.replace('_', '-')}" in text
+    for common in ("--class", "--region", "--point", "--object", "--box", "--border", "--seed", "--device", "--trust"):
+        assert common in text
+
+
+def test_limits_defaults_and_units_stand_in_the_help() -> None:
+    text = " ".join(call("explain", "occlusion", "--help").output.split())
+    assert "a whole number from 1 to 4096, px; default: 1/16 of the image" in text
+    assert "one of whole, context, object; default: whole" in text
+
+
+def test_lists_for_people_and_for_programs() -> None:
+    told = json.loads(call("methods", "--json").output)
+    assert {card["name"] for card in told} == set(METHODS)
+    keys = {"name", "title", "family", "scope", "timing", "range", "needs", "fidelity", "cite", "survey", "parameters"}
+    assert all(keys <= card.keys() for card in told)
+    only = json.loads(call("methods", "--family", "gradient", "--json").output)
+    assert {card["family"] for card in only} == {"gradient"}
+    assert "occlusion" in call("methods").output
+    assert isinstance(json.loads(call("models", "--json").output), list)
+    wrong = call("methods", "--family", "gradeint")
+    assert wrong.exit_code == 2
+    assert "Did you mean gradient?" in wrong.stderr
+
+
+def test_segment_writes_images_with_their_axes(tmp_path: Path) -> None:
+    result = call("segment", good(tmp_path), "--model", net(tmp_path), "--trust", "--out", tmp_path / "out",
+                  "--probabilities", "--tile", 16, "--halo", 4)  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "cell" in result.output
+    names = {"labels.tif", "objects.tif", "entropy.tif", "probabilities.tif"}
+    assert {p.name for p in (tmp_path / "out").iterdir()} == names
+    labels = open_image(tmp_path / "out" / "labels.tif").read("YX")
+    assert labels.shape == squares().shape
+    assert labels[8, 9] == 1
+    assert open_image(tmp_path / "out" / "objects.tif").read("YX").max() == 2
+    assert open_image(tmp_path / "out" / "probabilities.tif").size("C") == 2
+
+
+def test_one_bad_image_does_not_stop_the_rest(tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    np.save(images / "a.npy", squares())
+    (images / "b.png").write_bytes(b"not a picture")
+    np.save(images / "c.npy", squares()[::-1])
+    result = call("segment", images, "--model", net(tmp_path), "--trust", "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "1 of 3 images failed" in result.stderr
+    assert "b.png" in result.stderr
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"a", "c"}
+    assert "Traceback" not in result.output
+
+
+def test_all_bad_images_leave_nothing(tmp_path: Path) -> None:
+    result = call("segment", "one.tif", "two.tif", "--model", net(tmp_path), "--trust", "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "2 of 2 images failed" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_big_images_go_through_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seglens.app.commands.segment.BIG", 100)
+    result = call("segment", good(tmp_path), "--model", net(tmp_path), "--trust", "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"labels.tif", "entropy.tif"}
+    assert not [p for p in tmp_path.iterdir() if "parts" in p.name]
+
+
+def test_a_stack_through_a_flat_model(tmp_path: Path) -> None:
+    np.save(tmp_path / "stack.npy", np.stack([squares()] * 3))
+    out = tmp_path / "out"
+    result = call("segment", tmp_path / "stack.npy", "--model", net(tmp_path), "--trust", "--out", out)
+    assert result.exit_code == 0, result.output
+    assert open_image(out / "labels.tif").axes == "ZYX"
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+def test_explain_writes_everything(tmp_path: Path, method: str) -> None:
+    result = ask(tmp_path, "--class", "cell", method=method)
+    assert result.exit_code == 0, result.output
+    files = {p.name for p in (tmp_path / "out").iterdir()}
+    assert {"overview.png", "record.json", "layers.json", "text.txt"} <= files
+    assert any(name.endswith(".ome.tif") for name in files)
+    assert "cell" in result.output
+    assert str(tmp_path / "out") in result.output
+    assert record(tmp_path).method == method
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        (["--point", "8,9"], "point"),
+        (["--object", "2"], "object"),
+        (["--object-at", "16,20"], "object"),
+        (["--box", "2,2:14,16"], "box"),
+        (["--box", "2,2:14,16", "--whole-box"], "box"),
+        (["--border", "2"], "border"),
+        (["--object", "1", "--border", "1"], "border"),
+        (["--class", "0"], "predicted"),
+        (["--value", "margin", "--reduction", "sum"], "predicted"),
+        (["--region", "MASK"], "painted"),
+        (["--crop", "Y=2:22,X=3:31", "--seed", "7"], "predicted"),
+    ],
+)
+def test_targets_and_their_record_as_a_command(tmp_path: Path, words: list[str], kind: str) -> None:
+    mask = tmp_path / "mask.npy"
+    np.save(mask, (squares() > 100).astype(np.uint8))
+    result = ask(tmp_path, *[str(mask) if w == "MASK" else w for w in words])
+    assert result.exit_code == 0, result.output
+    made = record(tmp_path)
+    assert made.target["region"]["kind"] == kind
+    # what the record tells as a command gives the same answer
+    again = call(*shlex.split(as_cli(made, out=str(tmp_path / "again")))[1:])
+    assert again.exit_code == 0, again.output
+    one, two = (load_explanation(tmp_path / name).map.data for name in ("out", "again"))
+    assert np.array_equal(one, two)
+
+
+def test_views_of_a_larger_file(tmp_path: Path) -> None:
+    series = np.zeros((2, 3, *squares().shape), np.uint8)
+    series[1, 2] = squares()
+    np.save(tmp_path / "series.npy", series)
+    image = str(tmp_path / "series.npy")
+    result = ask(tmp_path, "--axes", "TCYX", "--select", "T=1", "--channels", "2", image=image)
+    assert result.exit_code == 0, result.output
+    made = record(tmp_path)
+    assert (made.image["select"], made.image["channels"]) == ({"T": 1}, [2])
+    again = call(*shlex.split(as_cli(made, out=str(tmp_path / "again")))[1:])
+    assert again.exit_code == 0, again.output
+
+
+def test_volumes(tmp_path: Path) -> None:
+    stack = np.random.default_rng(0).integers(0, 50, (6, 16, 16)).astype(np.uint8)
+    stack[2:5, 4:10, 4:10] = 220
+    np.save(tmp_path / "stack.npy", stack)
+    model = net(tmp_path, axes="ZYX")
+    result = call("explain", "vanilla-gradient", tmp_path / "stack.npy", "--model", model, "--trust",
+                  "--point", "3,6,6", "--out", tmp_path / "out")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert open_image(tmp_path / "out" / "gradient.ome.tif").axes == "ZYX"
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (["--point", "1,2", "--object", "1"], "given together"),
+        (["--point", "1"], "2 axes"),
+        (["--point", "a,b"], "not a whole number"),
+        (["--select", "Q=1"], "cannot be understood"),
+        (["--select", "T=1"], "no T axis"),
+        (["--channels", "0,7"], "channels"),
+        (["--crop", "Y=3"], "not a whole number"),
+        (["--axes", "ZYX"], "do not fit"),
+        (["--border", "0"], "--border 0"),
+        (["--device", "warp"], "warp"),
+    ],
+)
+def test_options_that_make_no_sense(tmp_path: Path, words: list[str], what: str) -> None:
+    result = ask(tmp_path, *words)
+    assert result.exit_code == 2, result.output
+    assert what in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 2
+    assert not (tmp_path / "out").exists()
+
+
+def test_full_folders_are_refused_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("x")
+    result = ask(tmp_path)
+    assert result.exit_code == 2
+    assert "out-2" in result.stderr
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["mine.txt"]
+
+
+def test_unknown_methods_and_commands() -> None:
+    wrong = call("explain", "oclusion", "a.tif", "--model", "m", "--out", "o")
+    assert wrong.exit_code == 2
+    assert "Did you mean occlusion?" in wrong.stderr
+    assert call("segmnt").exit_code == 2
+    assert call("explain", "occlusion", "a.tif").exit_code == 2
+
+
+@pytest.mark.parametrize("place", [0, -1])
+def test_debug_shows_the_traceback_wherever_it_stands(place: int) -> None:
+    words = ["methods", "--family", "x"]
+    words.insert(0 if place == 0 else len(words), "--debug")
+    assert isinstance(call(*words).exception, UnknownName)
+
+
+def test_a_real_process_has_no_traceback(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "seglens.app", "explain", "occlusion", "none.tif", "--model", "m", "--out", "o"]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, timeout=120, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("Error: There is no file none.tif.\n")
+    assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_is_clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(session, "segment", interrupted)
+    result = ask(tmp_path)
+    assert result.exit_code == 130
+    assert "Stopped" in result.stderr
+    assert "Traceback" not in result.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, object] = {}
+
+    def train(recipe: str, data: Path | None, out: Path, *, run: object, epochs: int | None = None) -> Path:
+        asked.update(recipe=recipe, data=data, out=out, epochs=epochs, seed=run.seed)  # type: ignore[attr-defined]
+        return out
+
+    monkeypatch.setattr("seglens.training.train", train)
+    result = call("train", "nuclei-fluorescence", "data", "--out", "model", "--epochs", 3, "--seed", 5)
+    assert result.exit_code == 0, result.output
+    wanted = {"recipe": "nuclei-fluorescence", "data": Path("data"), "out": Path("model"), "epochs": 3, "seed": 5}
+    assert asked == wanted
+    monkeypatch.undo()
+    assert "Did you mean" in call("train", "nuclei-fluorescense", "data", "--out", tmp_path / "m").stderr
+
+
+def test_the_bar_follows_the_work() -> None:
+    bar = _Bar()
+    for text, total in (("tiles", 3), ("windows", 5)):
+        for done in range(total + 1):
+            bar.move(done, total, text)
+        assert bar._bar.n == total
+    bar.close()
+    bar.close()
