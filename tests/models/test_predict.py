@@ -26,12 +26,12 @@ def whole(model, image):
 
 def unet(dims=2):
     torch.manual_seed(0)
-    net = UNet(1, 3, (4, 6, 8), dims=dims).eval()
+    net = UNet(1, 3, (4, 6, 8)[: 5 - dims], dims=dims).eval()
     classes = ("background", "a", "b")
     return SegmentationModel(net, spec(1, classes, dims, divisor=net.divisor))
 
 
-@pytest.mark.parametrize(("dims", "shape", "tile"), [(2, (203, 171), 96), (3, (30, 61, 70), 56)])
+@pytest.mark.parametrize(("dims", "shape", "tile"), [(2, (203, 171), 96), (3, (14, 30, 90), 60)])
 def test_tiled_equals_untiled_when_the_halo_covers_the_reach(dims, shape, tile):
     model = unet(dims)
     data = np.random.default_rng(0).random(shape).astype(np.float32)
@@ -187,5 +187,5 @@ def test_default_tiles_hold_the_models_halo():
     model = wrap(Deep(), halo=(120, 120), tile=(128, 128))
     grid = make_grid(model, (2000, 2000), None, None)
     for tile in grid:
-        assert all(r.stop - r.start <= 2 * 120 + 16 + 128 for r in tile.read)
-    assert grid.tile[0] > 240
+        assert all(r.stop - r.start <= 3 * 120 + 16 for r in tile.read)
+    assert len(grid) < 20**2

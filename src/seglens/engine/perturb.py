@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from seglens.core.explanation import Table
+
 Box = tuple[slice, ...]
 
 
@@ -95,6 +97,29 @@ def spread(boxes: Sequence[Box], values: Tensor, shape: Sequence[int]) -> Tensor
         total[box] += value
         count[box] += 1
     return (total / count.clamp(min=1)).float()
+
+
+def rescaled(values: Tensor, how: str) -> Tensor:
+    """A map as it is (``none``), from 0 to 1 (``min-max``), or with mean 0 and deviation 1 (``z-score``)."""
+    if how == "min-max" and values.max() > values.min():
+        return (values - values.min()) / (values.max() - values.min())
+    if how == "z-score" and values.std() > 0:
+        return (values - values.mean()) / values.std()
+    return values
+
+
+def box_table(name: str, boxes: Sequence[Box], columns: dict[str, list[float]]) -> Table:
+    """A table of boxes, by axis, with further columns."""
+    axes = "ZYX"[-len(boxes[0]) :]
+    corners: dict[str, list[float]] = {}
+    for i, axis in enumerate(axes):
+        corners |= {f"{axis} start": [b[i].start for b in boxes], f"{axis} stop": [b[i].stop for b in boxes]}
+    return Table(name, corners | columns)
+
+
+def told(box: Box) -> str:
+    """A box in words: ``Y 3-7, X 10-14``."""
+    return ", ".join(f"{axis} {s.start}-{s.stop}" for axis, s in zip("ZYX"[-len(box) :], box, strict=True))
 
 
 def gaussian_blur(x: Tensor, sigma: float) -> Tensor:

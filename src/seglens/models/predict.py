@@ -131,9 +131,9 @@ def make_grid(model: SegmentationModel, shape: tuple[int, ...], tile: int | None
         sides = tuple(min(a, b) for a, b in zip(sides, spec.size, strict=True))
     overlap = tuple(min(16, side // 8) for side in sides)
     if spec.size is None:
-        # a tile must hold its halo twice and something to answer for
+        # a tile that is nearly all halo would do the same work over and over
         sides = tuple(
-            max(side, 2 * margin + lap + spec.divisor)
+            max(side, 2 * margin + lap + max(margin, spec.divisor))
             for side, margin, lap in zip(sides, margins, overlap, strict=True)
         )
     return Grid(shape, sides, margins, overlap, spec.divisor)

@@ -16,6 +16,12 @@ Show = Annotated[
     Param("Largest size over the channels, or the sum over channels with its sign."),
 ]
 
+Weights = Annotated[
+    Literal["signed", "absolute", "positive"],
+    Param("What happens to channel weights below zero: kept, made positive, or dropped."),
+]
+Normalise = Annotated[bool, Param("Divide by the largest value; hides how little a target may need the layer.")]
+
 
 def input_map(name: str, gradient: Tensor, show: str, unit: str) -> Layer:
     """One map (*space) of a gradient of the input (1, C, *space)."""

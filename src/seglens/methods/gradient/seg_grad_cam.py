@@ -1,22 +1,13 @@
 """Seg-Grad-CAM: a layer's channels, weighted by how much the target asks for each of them."""
 
-from typing import Annotated, Literal
-
 import torch
 from torch.nn import functional as F
 
 from seglens.core.explanation import Explanation, Figure, Layer, Table
 from seglens.core.method import Fidelity, Method, Need, Scope
 from seglens.core.param import Layer as LayerName
-from seglens.core.param import Param
 from seglens.engine.case import Case
-from seglens.methods.gradient._shared import as_map
-
-Weights = Annotated[
-    Literal["signed", "absolute", "positive"],
-    Param("What happens to channel weights below zero: kept, made positive, or dropped."),
-]
-Normalise = Annotated[bool, Param("Divide by the largest value; hides how little a target may need the layer.")]
+from seglens.methods.gradient._shared import Normalise, Weights, as_map
 
 
 class SegGradCAM(Method):
@@ -53,14 +44,11 @@ class SegGradCAM(Method):
             cam = cam / top
         unit = "share of the maximum" if self.normalise else case.target.value
         order = alpha.abs().argsort(descending=True)[:20].tolist()
-        columns = {"channel": order, "weight": [float(alpha[k]) for k in order]}
+        weights = [float(alpha[k]) for k in order]
         text = (
             f"Seg-Grad-CAM of {case.target.name} at layer {name} ({activation.shape[1]} channels, "
             f"{'×'.join(map(str, activation.shape[2:]))}); the maximum before scaling is {top:.4g}."
         )
-        return Explanation(
-            (Layer("Seg-Grad-CAM", "heat", as_map(cam), unit),),
-            (Table("channel weights", columns),),
-            (Figure("channel weights", "bar", order, {"weight": columns["weight"]}, "channel", "weight"),),
-            text,
-        )
+        table = Table("channel weights", {"channel": order, "weight": weights})
+        figure = Figure("channel weights", "bar", order, {"weight": weights}, "channel", "weight")
+        return Explanation((Layer("Seg-Grad-CAM", "heat", as_map(cam), unit),), (table,), (figure,), text)

@@ -1,0 +1,66 @@
+"""Two masks side by side: what an edit of the image did to what the model draws."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from seglens.core.explanation import Table
+from seglens.engine.target import objects
+from seglens.models.spec import ModelSpec
+
+Mask = NDArray[np.bool_]
+Labels = NDArray[Any]
+
+
+def outcome(before: Labels, after: Labels, region: Mask, index: int) -> tuple[float, int]:
+    """The share of the region that is still of the class, and new pixels of the class outside it."""
+    residual = float((after[region] == index).mean())
+    return residual, int(((after == index) & (before != index) & ~region).sum())
+
+
+def aside(patch: Mask, taken: Mask) -> Mask | None:
+    """The patch moved to the place furthest from itself and from what is taken; ``None`` if there is no room."""
+    box = ndimage.find_objects(patch.astype(np.uint8))[0]
+    shape = patch[box]
+    free = ndimage.distance_transform_edt(np.pad(~(taken | patch), 1))[tuple([slice(1, -1)] * patch.ndim)]
+    # the whole box must fit, so its half is no place for a centre
+    for axis, size in enumerate(shape.shape):
+        edge = np.arange(patch.shape[axis])
+        outside = (edge < size // 2) | (edge > patch.shape[axis] - (size - size // 2))
+        free[(slice(None),) * axis + (outside,)] = 0
+    if free.max() == 0:
+        return None
+    centre = np.unravel_index(int(free.argmax()), free.shape)
+    start = [int(c) - s // 2 for c, s in zip(centre, shape.shape, strict=True)]
+    moved = np.zeros_like(patch)
+    moved[tuple(slice(s, s + n) for s, n in zip(start, shape.shape, strict=True))] = shape
+    return None if (moved & (taken | patch)).any() else moved
+
+
+def class_table(before: Labels, after: Labels, spec: ModelSpec) -> Table:
+    """Pixels of each class before and after, and the Dice of the two masks."""
+    rows = []
+    for index, one in enumerate(spec.classes):
+        a, b = before == index, after == index
+        both = int(a.sum() + b.sum())
+        rows.append((one.name, int(a.sum()), int(b.sum()), 2 * int((a & b).sum()) / both if both else float("nan")))
+    names = ("class", "pixels before", "pixels after", "Dice of before and after")
+    return Table("classes", {n: list(c) for n, c in zip(names, zip(*rows, strict=True), strict=True)})
+
+
+def object_table(before: Labels, after: Labels, patch: Mask) -> Table:
+    """For each predicted object: whether the edit touched it, and the share of it with the same class."""
+    numbered = objects(before)
+    numbers = np.unique(numbered[numbered > 0])
+    kept = ndimage.mean(before == after, numbered, numbers) if len(numbers) else []
+    touched = ndimage.maximum(patch, numbered, numbers) if len(numbers) else []
+    columns = {
+        "object": numbers.tolist(),
+        "replaced": [bool(t) for t in touched],
+        "share of pixels with the same class": [float(k) for k in kept],
+    }
+    return Table("objects", columns)
