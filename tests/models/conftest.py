@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 from model_files import Made, everything
 
 
@@ -20,5 +19,4 @@ def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Made]:
     """Model files by name."""
-    torch.set_num_threads(1)
     return everything(tmp_path_factory.mktemp("models"))

@@ -79,6 +79,7 @@ def test_pooled_branches_and_networks_without_layers() -> None:
             return y * self.gate(self.pool(y))
 
     assert default_layer(model(Squeeze())) == "conv"
+    assert default_layer(model(nn.Sequential(nn.Conv2d(1, 2, 3, padding=1)))) == "0"
     with pytest.raises(MissingNeed) as caught:
         default_layer(model(nn.Conv2d(1, 2, 3, padding=1)))
     assert caught.value.fix

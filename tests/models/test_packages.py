@@ -43,7 +43,8 @@ outputs:
   halo: [0, 0, 8, 8]
   shape: {reference_tensor: raw, scale: [1, 1, 1, 1], offset: [0, 0, 0, 0]}
 weights:
-  pytorch_state_dict: {source: weights.pt, architecture: 'net.py:build', architecture_sha256: HASH, kwargs: {classes: 1}}
+  pytorch_state_dict:
+    {source: weights.pt, architecture: 'net.py:build', architecture_sha256: HASH, kwargs: {classes: 1}}
 """
 
 

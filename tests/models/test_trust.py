@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from seglens.core.errors import BadParameter, ModelMismatch, UntrustedModel
+from seglens.core.errors import BadParameter, ModelMismatch, UnknownName, UntrustedModel
 from seglens.core.places import home, write_whole
+from seglens.models import zoo as shelf
 from seglens.models.trust import BOOK, Trust, grant, granted, revoke, sha256_of
 
 ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
@@ -82,6 +83,28 @@ def test_a_broken_list_asks_again(own_home: Path, text: str) -> None:
         Trust.never().ask("net.py", ABC, "is code")
     Trust.always().ask("net.py", ABC, "is code")
     assert Trust.never().holds(ABC)
+
+
+def test_the_shelf_and_its_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "nuclei_fluorescence").mkdir()
+    (tmp_path / "nuclei_fluorescence" / "model.json").write_text("{}")
+    (tmp_path / "unfinished").mkdir()
+    monkeypatch.setattr(shelf, "files", lambda name: tmp_path)
+    assert shelf.zoo() == {"nuclei-fluorescence": tmp_path / "nuclei_fluorescence"}
+    assert "no card yet" in shelf.card("nuclei-fluorescence")
+    (tmp_path / "nuclei_fluorescence" / "CARD.md").write_text("# Nuclei\n")
+    assert shelf.card("nuclei-fluorescence") == "# Nuclei\n"
+    with pytest.raises(UnknownName) as caught:
+        shelf.card("nuclei")
+    assert "'nuclei'" in caught.value.what
+    assert "seglens models" in caught.value.fix
+
+
+def test_what_comes_along_has_cards() -> None:
+    for name, folder in shelf.zoo().items():
+        assert "_" not in name
+        assert (folder / "model.json").is_file()
+        assert shelf.card(name)
 
 
 def test_zoo_places_and_trust_need_no_torch() -> None:

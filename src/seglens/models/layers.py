@@ -79,7 +79,8 @@ def default_layer(model: SegmentationModel) -> str:
     Raises:
         MissingNeed: the model is an exported graph or TorchScript, or none of its layers answers a map.
     """
-    found = [layer for layer in layers(model) if not layer.final]
+    every = layers(model)
+    found = [layer for layer in every if not layer.final] or every
     if not found:
         raise MissingNeed(
             f"{model.spec.name} has no layer inside that answers a map.",

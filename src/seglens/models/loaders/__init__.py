@@ -30,7 +30,7 @@ TAKES_WEIGHTS = ("factory", "folder")
 def load_model(
     source: str | Path,
     *,
-    weights: Path | None = None,
+    weights: str | Path | None = None,
     network: str | None = None,
     arguments: Mapping[str, Any] | None = None,
     spec: ModelSpec | Mapping[str, Any] | None = None,

@@ -39,7 +39,8 @@ def load(request: Request) -> Loaded:
     if name is None:
         raise ModelMismatch(
             f"{path.name} holds weights, and the network they belong to is not known.",
-            fix="Name it with --network (unet, or monai:BasicUNet) and its arguments, or in a model.json beside it.",
+            fix=f"Write its name and arguments into {path.stem}.json beside it, as `docs/models.md` shows; "
+            "or name it with --network (unet, monai:BasicUNet).",
         )
     network = make_network(name, {**arguments, **request.arguments})
     fill(network, stored, path.name)
