@@ -166,7 +166,12 @@ def record(method: Method, case: Case, target: Target, seconds: float) -> Record
         method=method.name,
         parameters=method.values(),
         target=told,
-        model={"name": spec.name, "source": case.model.source, "sha256": spec.sha256},
+        model={
+            "name": spec.name,
+            "source": case.model.source,
+            "options": case.model.options,
+            "sha256": case.model.fingerprint(),
+        },
         image=_image_record(image, spec.axes),
         seed=case.run.seed,
         versions=_versions(),
@@ -183,7 +188,7 @@ def record(method: Method, case: Case, target: Target, seconds: float) -> Record
 def _prepared(method: Method, case: Case) -> Case:
     if Need.TRAINING not in method.needs:
         return case
-    key = (method, case.model.spec.sha256 or str(id(case.model)))
+    key = (method, case.model.fingerprint())
     if key not in _ARTEFACTS:
         made = method.prepare(case)
         if made is None:

@@ -23,6 +23,8 @@ def as_cli(record: Record, *, out: str = "explanation") -> str:
     """
     image = record.image
     words = ["seglens", "explain", record.method, image.get("source") or PLACE, "--model", record.model["source"]]
+    for name, value in record.model.get("options", {}).items():
+        words += [f"--{name}", value]
     if image.get("axes"):
         words += ["--axes", image["axes"]]
     for flag, value in (("--select", image.get("select")), ("--crop", image.get("crop"))):
@@ -51,7 +53,7 @@ def as_python(record: Record) -> str:
         steps.append(f"image = image.with_channels({tuple(image['channels'])!r})")
     given = "".join(f", {name}={value!r}" for name, value in record.parameters.items() if value is not None)
     steps += [
-        f"model = seglens.load_model({record.model['source']!r})",
+        f"model = seglens.load_model({record.model['source']!r}{_options(record.model)})",
         f"target = {_target_code(record.target)}",
         f"explanation = seglens.explain({record.method!r}, image, model, target, "
         f"run=seglens.Run(seed={record.seed}){given})",
@@ -63,6 +65,10 @@ def as_python(record: Record) -> str:
 def as_json(record: Record) -> str:
     """The record as text."""
     return json.dumps(record.to_dict(), indent=2, default=str)
+
+
+def _options(model: dict[str, Any]) -> str:
+    return "".join(f", {name}={value!r}" for name, value in model.get("options", {}).items())
 
 
 def _axes(image: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -24,6 +25,7 @@ class SegmentationModel:
         spec: what it expects and answers.
         device: where it runs.
         source: zoo name or path, with which it can be loaded again.
+        options: what else was said when it was loaded (``weights``, ``network``).
         layered: whether modules inside can be tapped (not so for TorchScript and exported graphs).
     """
 
@@ -35,12 +37,14 @@ class SegmentationModel:
         device: str | torch.device = "cpu",
         source: str = "",
         layered: bool = True,
+        options: Mapping[str, str] | None = None,
     ) -> None:
         """Move the module to the device."""
         self.module = module
         self.spec = spec
         self.source = source or spec.name
         self.layered = layered
+        self.options = dict(options or {})
         self.device = torch.device(device)
         self.to(self.device)
 
@@ -49,6 +53,15 @@ class SegmentationModel:
         self.device = torch.device(device)
         self.module.to(self.device)
         return self
+
+    def fingerprint(self) -> str:
+        """The sha256 of the weights: of their file, else of the values in memory."""
+        if self.spec.sha256:
+            return self.spec.sha256
+        digest = hashlib.sha256(type(self.module).__qualname__.encode())
+        for name, value in self.module.state_dict().items():
+            digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     def logits(self, x: Tensor) -> Tensor:
         """Scores before softmax.

@@ -93,6 +93,14 @@ def _finished(loaded: Loaded, request: Request, source: str) -> SegmentationMode
     described = {"name": request.name, **loaded.described, **request.given}
     spec = complete(module, described, device=request.device, shape=loaded.shape)
     spec = replace(spec, sha256=loaded.sha256)
-    model = SegmentationModel(module, spec, device=request.device, source=source, layered=loaded.layered)
+    said = {"weights": request.weights, "network": request.network}
+    model = SegmentationModel(
+        module,
+        spec,
+        device=request.device,
+        source=source,
+        layered=loaded.layered,
+        options={name: str(value) for name, value in said.items() if value is not None},
+    )
     check(model)
     return model
