@@ -73,10 +73,10 @@ class Image:
 
     def size(self, axis: str) -> int:
         """Size of an axis; 1 if there is none of that name."""
-        if axis not in self.kept:
-            return 1
         if axis == "C" and self.channels is not None:
             return len(self.channels)
+        if axis not in self.kept:
+            return 1
         part = self._of(axis)
         return int(part.stop - part.start) if isinstance(part, slice) else 1
 

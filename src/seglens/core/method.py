@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -94,11 +96,19 @@ class Method(Configured):
         raise TypeError(f"{type(self).__name__} has no run()")
 
     @classmethod
+    def summary(cls) -> str:
+        """One sentence for lists: the first line of the method's file, without the name before the colon."""
+        text = (inspect.getdoc(sys.modules[cls.__module__]) or cls.title).splitlines()[0]
+        told = text.partition(": ")[2] or text
+        return told[0].upper() + told[1:]
+
+    @classmethod
     def card(cls) -> dict[str, Any]:
         """What ``seglens methods --json`` tells."""
         return {
             "name": cls.name,
             "title": cls.title,
+            "summary": cls.summary(),
             "family": cls.family,
             "scope": str(cls.scope),
             "timing": str(cls.timing),

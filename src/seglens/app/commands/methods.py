@@ -29,5 +29,4 @@ def command(family: str | None, as_json: bool) -> None:
         if families[name] != last:
             last = families[name]
             click.echo(click.style(last, bold=True))
-        line = (METHODS[name].__doc__ or METHODS[name].title).strip().splitlines()[0]
-        click.echo(f"  {name:<{width}}  {line}")
+        click.echo(f"  {name:<{width}}  {METHODS[name].summary()}")

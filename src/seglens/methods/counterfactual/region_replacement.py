@@ -24,7 +24,7 @@ Feather = Annotated[float, Param("Width of the soft edge of the replaced patch."
 
 
 class RegionReplacement(Method):
-    """Fill the region with the mean of the rest of the image and compare the masks (card C2).
+    """Fill the region with the mean of the rest of the image and compare the masks.
 
     A flat patch is itself an object, so the same patch is also put where the class is not: what it changes
     there is due to the patch.

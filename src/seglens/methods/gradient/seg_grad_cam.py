@@ -11,7 +11,7 @@ from seglens.methods.gradient._shared import Normalise, Weights, as_map
 
 
 class SegGradCAM(Method):
-    """Weights are the spatial mean of the target's gradient at a layer; the weighted sum is rectified (card B11)."""
+    """Weights are the spatial mean of the target's gradient at a layer; the weighted sum is rectified."""
 
     title = "Seg-Grad-CAM"
     cite = "vinogradova2020"

@@ -7,7 +7,7 @@ from seglens.methods.gradient._shared import Show, input_map
 
 
 class VanillaGradient(Method):
-    """The gradient of the target with respect to the image, one forward and one backward pass (card B1)."""
+    """The gradient of the target with respect to the image, one forward and one backward pass."""
 
     title = "Vanilla gradient"
     cite = "simonyan2014"

@@ -12,7 +12,7 @@ from seglens.methods.perturbation._shared import Scale, Where, placed
 
 
 class Occlusion(Method):
-    """Per pixel the mean drop of the target over the windows that cover it (card A1)."""
+    """Per pixel the mean drop of the target over the windows that cover it."""
 
     title = "Occlusion"
     cite = "zeiler2014"
