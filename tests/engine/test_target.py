@@ -94,6 +94,40 @@ def test_gradients_of_disjoint_regions_add_up():
     torch.testing.assert_close(gradient(left) + gradient(right), gradient(left | right))
 
 
+def test_live_region_follows_the_prediction_and_is_recorded():
+    model = wrap(Threshold())
+    image = Image(np.eye(8, dtype=np.float32) * 0.9, "YX")
+    target = Target("cell", Predicted(live=True), reduction="sum")
+    case = resolve(image, model, target, Run())
+    half = case.x.clone()
+    half[..., 4:, :] = 0
+    assert case.clean_score == pytest.approx(8 * 8, rel=1e-5)
+    assert float(case.score(case.forward(half))) == pytest.approx(4 * 8, rel=1e-5)
+    assert target.describe()["region"] == {"kind": "predicted", "live": True}
+
+
+def test_permuting_classes_permutes_results():
+    logits = torch.randn(1, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    order = [2, 0, 1]
+    box = Box((2, 2), (9, 9), predicted_only=False)
+    three = spec(classes=("a", "b", "c"))
+    for value in ("logit", "probability", "margin", "dice"):
+        for new, old in enumerate(order):
+            one = freeze(Target(old, box, value), logits, three)(logits)
+            two = freeze(Target(new, box, value), logits[:, order], three)(logits[:, order])
+            torch.testing.assert_close(one, two)
+
+
+def test_an_image_too_large_to_explain_at_once_names_a_crop():
+    class Slide:
+        shape, dtype = (20_000, 20_000), np.dtype(np.uint8)
+
+    with pytest.raises(ImageMismatch) as caught:
+        resolve(Image(Slide(), "YX"), wrap(Threshold()), Target("cell"), Run())
+    assert "20000×20000" in caught.value.what
+    assert "--crop Y=9488:10512,X=9488:10512" in caught.value.fix
+
+
 def test_signed_painting_subtracts():
     model = wrap(Linear(1, 2))
     paint = np.zeros((24, 27), int)

@@ -84,6 +84,8 @@ def _target_words(target: dict[str, Any]) -> list[str]:
     match region["kind"]:
         case "painted":
             words += ["--region", region.get("source") or "MASK"]
+        case "predicted" if region.get("live"):
+            words += ["--live"]
         case "point":
             words += ["--point", _comma(region["at"])]
         case "object" if region["number"] is not None:
@@ -119,7 +121,7 @@ def _region_code(region: dict[str, Any]) -> str:
         case "border":
             return f"seglens.Border({_region_code(region['of'])}, {region['width']})"
         case _:
-            return "seglens.Predicted()"
+            return f"seglens.Predicted({region['live']})"
 
 
 def _comma(numbers: Any) -> str:

@@ -21,7 +21,14 @@ Reduction = Literal["mean", "sum"]
 
 @dataclass(frozen=True)
 class Predicted:
-    """Every pixel that the model gives to the class, on the clean image."""
+    """Every pixel that the model gives to the class, on the clean image.
+
+    Args:
+        live: choose the pixels again after every change of the image. Then a score can rise because pixels were
+            lost; it is here to compare with work that does so, and the record says it.
+    """
+
+    live: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +121,8 @@ def describe_region(region: Region) -> dict[str, Any]:
         case Border(of, width):
             return {"kind": "border", "of": describe_region(of), "width": width}
         case _:
-            return {"kind": "predicted"}
+            live = isinstance(region, Predicted) and region.live
+            return {"kind": "predicted", "live": live}
 
 
 def read_region(data: dict[str, Any], mask: NDArray[Any] | None = None) -> Region:
@@ -140,4 +148,4 @@ def read_region(data: dict[str, Any], mask: NDArray[Any] | None = None) -> Regio
     if kind == "border":
         inner = read_region(data["of"], mask)
         return Border(inner, data["width"])  # type: ignore[arg-type]
-    return Predicted()
+    return Predicted(data.get("live", False))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import torch
 from numpy.typing import NDArray
 
-from seglens.core.errors import MissingNeed
+from seglens.core.errors import ImageMismatch, MissingNeed
 from seglens.core.image import Image
 from seglens.core.method import Method, Need
 from seglens.core.run import Run
@@ -17,6 +18,8 @@ from seglens.engine.gradients import guarded
 from seglens.engine.target import freeze
 from seglens.models.intake import check_fits, fit_intake, read_plain
 from seglens.models.segmentation import SegmentationModel
+
+LARGEST = 2**26  # values of one input
 
 
 def resolve(
@@ -50,6 +53,7 @@ def resolve(
     if method is not None:
         check_needs(method, model, reference=reference, annotation=annotation, second_model=second_model)
     check_fits(image, model.spec)
+    check_size(image, model)
     intake = fit_intake(image, model.spec)
     x = torch.from_numpy(intake.to_input(read_plain(image, model.spec))).unsqueeze(0).to(model.device)
     run.check()
@@ -66,6 +70,21 @@ def resolve(
     if method is not None:
         method.check(case)
     return case
+
+
+def check_size(image: Image, model: SegmentationModel) -> None:
+    """Refuse what cannot be explained in one piece.
+
+    Raises:
+        ImageMismatch: with a crop that would do.
+    """
+    sizes = image.space(model.spec.axes)
+    if prod(sizes) * len(model.spec.channels) > LARGEST:
+        middle = ",".join(f"{a}={n // 2 - 512}:{n // 2 + 512}" for a, n in zip("YX", sizes[-2:], strict=True))
+        raise ImageMismatch(
+            f"{image.name} has {'×'.join(map(str, sizes))} pixels, too many to explain in one piece.",
+            fix=f"Explain a part of it: choose View or a region in the viewer, or --crop {middle}.",
+        )
 
 
 def check_needs(

@@ -17,7 +17,7 @@ from skimage import measure
 from torch import Tensor
 
 from seglens.core.errors import ImageMismatch, NoSuchRegion
-from seglens.core.target import Border, Box, Object, Painted, Point, Region, Target, Value
+from seglens.core.target import Border, Box, Object, Painted, Point, Predicted, Region, Target, Value
 from seglens.models.spec import ModelSpec
 
 Labels = NDArray[Any]
@@ -32,6 +32,7 @@ class FrozenTarget:
         weights: (*space) float: positive counts for, negative against, zero not at all.
         value: what is read per pixel.
         mean: divide by the number of pixels that count.
+        live: count the pixels that are of the class now, whatever was frozen.
     """
 
     index: int
@@ -39,6 +40,7 @@ class FrozenTarget:
     weights: Tensor
     value: Value
     mean: bool
+    live: bool = False
 
     @property
     def region(self) -> NDArray[np.bool_]:
@@ -65,6 +67,9 @@ class FrozenTarget:
         """One number per sample, (N, K, *space) to (N,)."""
         values = self.per_pixel(logits)
         space = tuple(range(1, values.ndim))
+        if self.live:
+            now = (logits.argmax(1) == self.index).to(values)
+            return (values * now).sum(space) / (now.sum(space).clamp(min=1) if self.mean else 1)
         if self.value == "dice":
             mask = (self.weights > 0).to(values)
             return 2 * (values * mask).sum(space) / (values.sum(space) + mask.sum())
@@ -90,7 +95,8 @@ def freeze(target: Target, logits: Tensor, spec: ModelSpec) -> FrozenTarget:
         # a one-logit network has logit z for its class and -z against it
         value = "margin"
     frozen = torch.from_numpy(weights.astype(np.float32)).to(logits.device)
-    return FrozenTarget(index, spec.classes[index].name, frozen, value, target.reduction == "mean")
+    live = isinstance(target.region, Predicted) and target.region.live
+    return FrozenTarget(index, spec.classes[index].name, frozen, value, target.reduction == "mean", live)
 
 
 def objects(labels: Labels) -> NDArray[np.int32]:
@@ -143,7 +149,7 @@ def _class_in(region: Region, labels: Labels, spec: ModelSpec) -> int:
 
 
 def _is_predicted(region: Region) -> bool:
-    return not isinstance(region, Painted | Point | Object | Box | Border)
+    return isinstance(region, Predicted)
 
 
 def _component(region: Object, labels: Labels, spec: ModelSpec) -> NDArray[np.bool_]:

@@ -84,6 +84,7 @@ def target_options() -> list[click.Parameter]:
     default = Target()
     return [
         _option("--class", TARGET, "Name or number; the predicted one by default.", dest="of_class", metavar="CLASS"),
+        _option("--live", TARGET, "Follow the class as it moves under changes (not advised).", is_flag=True),
         _option("--region", TARGET, "An image file with the painted region.", type=_path(), metavar="MASK"),
         _option("--point", TARGET, "One pixel.", metavar="Y,X"),
         _option("--object", TARGET, "One object, by its number in objects.tif.", type=int, metavar="N"),
@@ -168,7 +169,7 @@ def _region(options: dict[str, Any], shape: tuple[int, ...]) -> Region:
         words = " and ".join("--" + name.replace("_", "-") for name in given)
         raise BadParameter(f"{words} were given together.", fix="Give one of them: a run explains one region.")
     if not given:
-        return Predicted()
+        return Predicted(options["live"])
     value = options[given[0]]
     match given[0]:
         case "region":
