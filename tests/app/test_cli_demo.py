@@ -64,14 +64,14 @@ def test_screens(environment: dict[str, str], platform: str, there: bool) -> Non
 
 
 def test_no_screen_and_no_virtual_one(
-    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    image = Image(np.zeros((4, 4)), "YX")
     monkeypatch.setattr(demo, "has_display", lambda: False)
-    monkeypatch.setattr(demo.shutil, "which", lambda _: None)
-    demo.run_demo(headless=False, out=tmp_path)
+    demo._show(image, None, [], None)  # type: ignore[arg-type]
     assert "install xvfb" in capsys.readouterr().err
     monkeypatch.setattr(demo, "_PLUGIN", "seglens.app.nothing")
-    demo.run_demo(headless=False, out=tmp_path)
+    demo._show(image, None, [], None)  # type: ignore[arg-type]
     assert "not installed" in capsys.readouterr().err
 
 

@@ -84,13 +84,13 @@ def test_letters_of_tiff(theirs: str, ours: str | None) -> None:
     assert known_axes(theirs) == ours
 
 
-@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "1", "LA", "CMYK", "I;16"])
-@pytest.mark.parametrize("ending", ["png", "jpg"])
+@pytest.mark.parametrize(
+    ("ending", "mode"),
+    [("png", m) for m in ("L", "RGB", "RGBA", "P", "1", "LA", "I;16")] + [("jpg", m) for m in ("L", "RGB", "CMYK")],
+)
 def test_pictures(tmp_path: Path, mode: str, ending: str) -> None:
     from PIL import Image as Pillow
 
-    if (ending, mode) == ("png", "CMYK") or (ending == "jpg" and mode not in ("L", "RGB", "CMYK")):
-        pytest.skip("no such file")
     picture = Pillow.fromarray(GREY) if mode == "I;16" else Pillow.fromarray(COLOUR).convert(mode)
     path = tmp_path / f"a.{ending}"
     picture.save(path)

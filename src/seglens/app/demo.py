@@ -40,6 +40,7 @@ OF_ONE: Mapping[str, Mapping[str, Any]] = {
 OF_CLASS: Mapping[str, Mapping[str, Any]] = {"occlusion": {"window": 64, "stride": 32}}
 OVERVIEW, VIEWER = "overview.png", "viewer.png"
 _INSIDE = "SEGLENS_DEMO_UNDER_XVFB"
+_ROUND = 0.65
 _PLUGIN = "seglens.app.napari.demo"
 
 
@@ -76,7 +77,7 @@ def run_demo(*, headless: bool, out: Path) -> Path:
 
 
 def well_visible(objects: NDArray[np.int32], labels: NDArray[np.uint8], index: int) -> tuple[int, int]:
-    """A pixel inside a nucleus that is easy to see: of middling to large size, whole, and nearest to the centre.
+    """A pixel inside a nucleus that is easy to see: fairly large, round, whole, and nearest to the centre.
 
     Args:
         objects: numbered components (Y, X).
@@ -98,11 +99,15 @@ def well_visible(objects: NDArray[np.int32], labels: NDArray[np.uint8], index: i
     present = sizes[sizes > 0]
     low, high = np.percentile(present, 60, method="lower"), np.percentile(present, 95, method="higher")
     good = np.flatnonzero((sizes >= low) & (sizes <= high))
+    depth = ndimage.distance_transform_edt(mine > 0)
+    # How round: the deepest pixel against the radius of a disc of the same size. Two that touch are not round.
+    roundness = np.asarray(ndimage.maximum(depth, mine, good)) / np.sqrt(sizes[good] / np.pi)
+    good = good[roundness >= min(_ROUND, roundness.max())]
     centres = np.asarray(ndimage.center_of_mass(mine > 0, mine, good))
     away = np.linalg.norm(centres - np.asarray(mine.shape) / 2, axis=1)
     number = int(good[int(away.argmin())])
     # The deepest pixel lies inside even where the shape is bent.
-    y, x = np.unravel_index(int(np.argmax(ndimage.distance_transform_edt(mine == number))), mine.shape)
+    y, x = np.unravel_index(int(np.argmax(np.where(mine == number, depth, 0))), mine.shape)
     return int(y), int(x)
 
 

@@ -190,9 +190,7 @@ def working(seed: int) -> Iterator[Run]:
     """A run whose progress is shown on a terminal, and whose notes are told."""
     bar = _Bar() if sys.stderr.isatty() else None
     try:
-        yield Run(
-            seed=seed, on_progress=bar.move if bar else None, on_note=lambda text: click.echo(f"Note: {text}", err=True)
-        )
+        yield Run(seed=seed, on_progress=bar.move if bar else None, on_note=_note)
     finally:
         if bar is not None:
             bar.close()
