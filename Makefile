@@ -12,7 +12,8 @@ demo: setup
 	$(BIN)/seglens demo --out demo
 
 test: setup
-	xvfb-run -a $(BIN)/python -m pytest $(PYTEST)
+	# one torch thread in each of two workers: threads that wait for each other cost more than they bring
+	OMP_NUM_THREADS=1 xvfb-run -a -s "-screen 0 1600x1000x24" $(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST)
 
 check: setup
 	$(BIN)/ruff check .
