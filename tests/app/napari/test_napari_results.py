@@ -102,7 +102,9 @@ def answer(kind, data, **more):
 def layers_of(explanation, source=None, axes="YX", box=None, position=None):
     source = source or Image(np.zeros((40, 50)))
     frame = results.Frame.of(source, axes, "YX", box or {}, position or {})
-    return results.explanation_layers(ViewerModel(), source, frame, explanation, SPEC, "Method")
+    limits = results.limits_of(explanation)
+    makers = results.explanation_makers(ViewerModel(), source, frame, explanation, limits, SPEC, "Method")
+    return [make() for make in makers]
 
 
 def test_signed_maps_are_symmetric_raw_and_have_a_colour_bar():

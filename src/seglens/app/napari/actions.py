@@ -13,6 +13,7 @@ from qtpy.QtCore import QObject
 from seglens.app.napari import asking, notify, results, settings, words, work
 from seglens.app.napari.copying import segment_record
 from seglens.app.napari.filling import Filler
+from seglens.app.napari.inserting import Inserter
 from seglens.app.napari.jobs import Job
 from seglens.app.napari.viewer_session import Made, State, ViewerSession, layer_id
 from seglens.core.errors import SegLensError, UntrustedModel
@@ -32,6 +33,7 @@ class Actions(QObject):
         super().__init__(parent)
         self.session = session
         self.job: Job | None = None
+        self._inserter: Inserter | None = None
         self._loading: Job | None = None
         self._starting: Job | None = None
 
@@ -85,15 +87,14 @@ class Actions(QObject):
         viewer = self.session.viewer
         if viewer is None or model.spec is None:
             return
-        filler = Filler(viewer, plan, model.spec, question)
+        filler = Filler(viewer, self, plan, model.spec, question)
         tile = question.tile or int(settings.get("compute.tile")) or None
         record = segment_record(plan.views, model.loaded, tile, question.halo)
         call = partial(work.segment, views=plan.views, model=model.loaded, tile=tile, halo=question.halo)
         job = self._job("Prediction", call, lambda _: self._finish(job, words.finished("Prediction", job.seconds)))
         made = Made(record, plan.views[0] if len(plan.views) == 1 else None)
         job.produced.connect(lambda item: self._piece(job, filler, made, plan.layer.name, *item))
-        job.ended.connect(filler.finish)
-        self._begin(job, plan.layer)
+        self._begin(job, plan.layer, lambda: filler.finish(lambda: self._ended(job)))
 
     def explain(self) -> None:
         """Explain the chosen target with the chosen method."""
@@ -109,8 +110,8 @@ class Actions(QObject):
         call = partial(
             work.explain, method=plan.method, image=plan.image, model=self.session.model.loaded, target=plan.target
         )
-        job = self._job(plan.method.title, call, lambda answer: self._explained(job, plan, answer))
-        self._begin(job, plan.layer)
+        job = self._job(plan.method.title, call, lambda came: self._explained(job, plan, came))
+        self._begin(job, plan.layer, lambda: self._settle(job))
 
     def cancel(self) -> None:
         """Ask the running job to stop; it does within a tile or batch."""
@@ -167,7 +168,7 @@ class Actions(QObject):
         job.failed.connect(failed or (lambda error: notify.error(self.session, error)))
         return job
 
-    def _begin(self, job: Job, layer: Layer) -> None:
+    def _begin(self, job: Job, layer: Layer, ended: Callable[[], None]) -> None:
         self.job = job
         status = self.session.status
         self.session.say("")
@@ -177,7 +178,7 @@ class Actions(QObject):
         job.progressed.connect(self._progressed)
         job.noted.connect(lambda sentence: notify.note(self.session, sentence))
         job.cancelled.connect(lambda: self._stopped(job))
-        job.ended.connect(lambda: self._ended(job))
+        job.ended.connect(ended)
         wanted = layer_id(layer)
         name = layer.name
         gone = partial(self._layer_gone, job, wanted, name)
@@ -203,19 +204,22 @@ class Actions(QObject):
         if fresh:
             self.session.keep(made, filler.layers)
 
-    def _explained(self, job: Job, plan: asking.ExplainPlan, answer: Explanation) -> None:
+    def _explained(self, job: Job, plan: asking.ExplainPlan, came: tuple[Explanation, list[results.Limits]]) -> None:
+        answer, limits = came
         viewer, spec = self.session.viewer, self.session.model.spec
         if viewer is None or spec is None or self.session.layer(layer_id(plan.layer)) is None:
             return
-        layers = results.explanation_layers(viewer, plan.layer, plan.frame, answer, spec, plan.method.title)
-        hide = [x for x in viewer.layers if results.is_map(x)]
-        for old in hide if any(results.is_map(x) for x in layers) else []:
-            old.visible = False
+        if any(x.kind in ("heat", "signed") for x in answer.layers):
+            for old in [x for x in viewer.layers if results.is_map(x)]:
+                old.visible = False
         results.outline(viewer)
-        for layer in reversed(layers):
-            results.add(viewer, layer)
+        makers = results.explanation_makers(viewer, plan.layer, plan.frame, answer, limits, spec, plan.method.title)
         record = answer.record.to_dict() if answer.record is not None else {}
-        self.session.keep(Made(record, plan.image, plan.target.region, text=answer.text), layers)
+        made = Made(record, plan.image, plan.target.region, text=answer.text)
+        inserter = Inserter(viewer, makers[::-1], self)
+        inserter.done.connect(lambda: self.session.keep(made, inserter.layers))
+        inserter.start()
+        self._inserter = inserter
         self._finish(job, answer.text or words.finished(plan.method.title, job.seconds))
 
     def _finish(self, job: Job, sentence: str) -> None:
@@ -226,6 +230,13 @@ class Actions(QObject):
         # the reason why it stopped may already stand there
         if self.session.status.message is None:
             self.session.say(words.stopped(job.title))
+
+    def _settle(self, job: Job) -> None:
+        if self._inserter is None:
+            self._ended(job)
+        else:
+            self._inserter.done.connect(lambda: self._ended(job))
+            self._inserter = None
 
     def _ended(self, job: Job) -> None:
         if self.job is job:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import weakref
 import webbrowser
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import napari
@@ -29,7 +28,7 @@ def register(session: ViewerSession, dock: SegLensDock) -> None:
     for name, description in _SHORTCUTS.items():
         key = f"seglens:{name}"
         # registered once a session of napari; napari keeps what the person rebound
-        action_manager.register_action(key, partial(_on_viewer, name), description, ViewerModel)
+        action_manager.register_action(key, _shortcut(name), description, ViewerModel)
         action_manager.bind_shortcut(key, words.KEYS[name])
 
 
@@ -158,11 +157,14 @@ _ACTS: dict[str, Callable[[SegLensDock], None]] = {
 }
 
 
-def _on_viewer(name: str, viewer: ViewerModel) -> None:
+def _shortcut(name: str) -> Callable[[ViewerModel], None]:
     # a shortcut acts on the viewer that has the focus, which is not always the newest one
-    if name in _ACTS:
-        dock = dock_of(viewer)
-        if dock is not None:
+    def act(viewer: ViewerModel) -> None:
+        if name not in _ACTS:
+            toggle(viewer, name.removeprefix("toggle_"))
+        elif (dock := dock_of(viewer)) is not None:
             _ACTS[name](dock)
-    else:
-        toggle(viewer, name.removeprefix("toggle_"))
+
+    # napari tells commands apart by their name
+    act.__name__ = f"seglens_{name}"
+    return act

@@ -75,7 +75,9 @@ def _show(
 ) -> None:
     record = answer.record
     title = record.method if record is not None else "explanation"
-    layers = results.explanation_layers(viewer, source, frame, answer, spec, title)
+    limits = results.limits_of(answer)
+    makers = results.explanation_makers(viewer, source, frame, answer, limits, spec, title)
+    layers = [make() for make in makers]
     for layer in reversed(layers):
         layer.visible = layer.visible and first
         if isinstance(layer, Labels):

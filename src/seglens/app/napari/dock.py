@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from qtpy.QtCore import Qt
-from qtpy.QtGui import QKeySequence, QShortcut
+from qtpy.QtGui import QKeyEvent
 from qtpy.QtWidgets import QApplication, QTabWidget, QWidget
 
 from seglens.app.napari import commands, copying, look, notify, words
@@ -15,7 +15,7 @@ from seglens.app.napari.explain_tab import ExplainTab
 from seglens.app.napari.footer import Footer
 from seglens.app.napari.header import Header
 from seglens.app.napari.model_tab import ModelTab
-from seglens.app.napari.viewer_session import Made, layer_id, session_of
+from seglens.app.napari.viewer_session import Made, State, layer_id, session_of
 from seglens.core.errors import SegLensError
 
 JOBS = ("segment", "explain")
@@ -96,10 +96,6 @@ class SegLensDock(QWidget):
         target.new_target.connect(actions.new_target)
         target.toggle_sign.connect(actions.toggle_sign)
         self.explain.result.copy.connect(self.copy)
-        # Esc belongs to napari everywhere else
-        escape = QShortcut(QKeySequence("Esc"), self)
-        escape.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
-        escape.activated.connect(self._escape)
         self.destroyed.connect(actions.stop_all)
 
     def _acted(self, action: str) -> None:
@@ -108,9 +104,13 @@ class SegLensDock(QWidget):
         else:
             self.session.say("")
 
-    def _escape(self) -> None:
+    def keyPressEvent(self, event: QKeyEvent | None) -> None:  # noqa: N802 - Qt's name
+        """Esc leaves the pick or cancels the run; every other key, and Esc elsewhere, belongs to napari."""
         picker = self.explain.target.picker
-        if picker.active:
+        busy = self.session.status.state is State.RUNNING
+        if event is None or event.key() != Qt.Key.Key_Escape or not (picker.active or busy):
+            super().keyPressEvent(event)
+        elif picker.active:
             picker.set_active(False)
         else:
             self.jobs.cancel()

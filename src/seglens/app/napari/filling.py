@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Layer
 from numpy.typing import NDArray
+from qtpy.QtCore import QObject
 
 from seglens.app.napari import results
 from seglens.app.napari.asking import SegmentPlan
+from seglens.app.napari.inserting import Inserter
 from seglens.app.napari.viewer_session import Question
 from seglens.models.spec import ModelSpec
 
@@ -24,24 +27,32 @@ class Filler:
 
     Args:
         viewer: where the layers go.
+        parent: its end is the end of filling.
         plan: what is segmented.
         spec: the model's description.
         question: which outputs are wanted.
     """
 
-    def __init__(self, viewer: ViewerModel, plan: SegmentPlan, spec: ModelSpec, question: Question) -> None:
+    def __init__(
+        self, viewer: ViewerModel, parent: QObject, plan: SegmentPlan, spec: ModelSpec, question: Question
+    ) -> None:
         """Remember what is wanted; nothing is made yet."""
-        self._viewer, self._plan, self._spec = viewer, plan, spec
+        self._viewer, self._parent, self._plan, self._spec = viewer, parent, plan, spec
         self._wanted = (question.labels, question.probabilities, question.uncertainty)
         self._bases: dict[str, NDArray[Any]] = {}
         self.layers: list[Layer] = []
+        self._inserter: Inserter | None = None
         self._next_draw = 0.0
+        self._is_in = False
 
     @property
     def alive(self) -> bool:
         """Whether source and at least one result are still in the viewer."""
         kept = self._viewer.layers
-        return self._plan.layer in kept and (not self.layers or any(layer in kept for layer in self.layers))
+        if self._plan.layer not in kept:
+            return False
+        waiting = self._inserter is None or not self._is_in
+        return waiting or any(layer in kept for layer in self.layers)
 
     def add(self, number: int, piece: Any) -> None:
         """Write one piece of view ``number`` and redraw if it is time."""
@@ -59,9 +70,16 @@ class Filler:
             base[where] = self._plan.frame.fit(np.asarray(values))
         self._draw(last=piece.done >= piece.total)
 
-    def finish(self) -> None:
-        """Draw what is there."""
+    def finish(self, then: Callable[[], None]) -> None:
+        """Draw what is there; ``then`` is called when all layers are in."""
         self._draw(last=True)
+        if self._inserter is None or self._is_in:
+            then()
+        else:
+            self._inserter.done.connect(then)
+
+    def _inserted(self) -> None:
+        self._is_in = True
 
     def _relative(self, position: Mapping[str, int]) -> Mapping[str, int]:
         # the frame starts at 0 along the axes that are walked through
@@ -91,6 +109,9 @@ class Filler:
             self._put("labels", np.uint8, "prediction", where)
         if not labels:
             self.layers[-1].visible = True
+        self._inserter = Inserter(self._viewer, [partial(_same, layer) for layer in self.layers], self._parent)
+        self._inserter.done.connect(self._inserted)
+        self._inserter.start()
 
     def _put(self, key: str, dtype: Any, name: str, where: Mapping[str, Any], *, colour: str = "") -> None:
         base, shown = self._plan.frame.canvas(dtype)
@@ -103,4 +124,7 @@ class Filler:
             layer = results.probability_layer(shown, colour, **given)
         self._bases[key] = base
         self.layers.append(layer)
-        results.add(self._viewer, layer)
+
+
+def _same(layer: Layer) -> Layer:
+    return layer

@@ -223,9 +223,12 @@ def clear(layout: QLayout) -> None:
     """Remove everything from a layout."""
     while layout.count():
         item: Any = layout.takeAt(0)
-        if item.widget() is not None:
-            item.widget().hide()
-            item.widget().deleteLater()
+        widget = item.widget()
+        if widget is not None:
+            widget.setParent(None)
+            widget.deleteLater()
+        elif item.layout() is not None:
+            clear(item.layout())
 
 
 def fill(box: QComboBox, items: Iterable[tuple[str, Any]], current: Any) -> None:

@@ -7,8 +7,9 @@ position, and a channel axis repeats the result (a view, no memory), so that the
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import log
 from pathlib import Path
 from typing import Any
@@ -192,25 +193,38 @@ def uncertainty_layer(shown: NDArray[Any], classes: int, **where: Any) -> ImageL
     )
 
 
-def explanation_layers(
-    viewer: ViewerModel, source: Layer, frame: Frame, explanation: Explanation, spec: ModelSpec, title: str
-) -> list[Layer]:
-    """The layers of an answer, not yet added; the first heat or signed map is visible, the rest waits."""
-    made: list[Layer] = []
-    shown = False
-    maps = any(answer.kind in ("heat", "signed") for answer in explanation.layers)
-    for answer in explanation.layers:
-        name = unique_name(viewer, f"{title} · {answer.name}" if answer.name.lower() != title.lower() else title)
-        layer = _answer_layer(answer, source, frame, spec, name)
-        if answer.kind in ("heat", "signed") or not maps:
-            layer.visible, shown = not shown, True
-        else:
-            layer.visible = False
-        made.append(layer)
-    return made
+Limits = tuple[float, float]
 
 
-def _answer_layer(answer: Answer, source: Layer, frame: Frame, spec: ModelSpec, name: str) -> Layer:
+def limits_of(explanation: Explanation) -> list[Limits]:
+    """Display limits of every layer of an answer; slow on large maps, so a worker does it."""
+    return [answer.limits() if answer.kind in ("heat", "signed", "image") else (0, 1) for answer in explanation.layers]
+
+
+def explanation_makers(
+    viewer: ViewerModel,
+    source: Layer,
+    frame: Frame,
+    explanation: Explanation,
+    limits: list[Limits],
+    spec: ModelSpec,
+    title: str,
+) -> list[Callable[[], Layer]]:
+    """What makes the layers of an answer, from top to bottom; the first map is visible, the rest waits."""
+    maps = [answer for answer in explanation.layers if answer.kind in ("heat", "signed")]
+    first = next(iter(maps or explanation.layers), None)
+
+    def make(answer: Answer, limit: Limits) -> Layer:
+        same = answer.name.lower() == title.lower()
+        name = unique_name(viewer, title if same else f"{title} · {answer.name}")
+        layer = _answer_layer(answer, source, frame, spec, name, limit)
+        layer.visible = answer is first
+        return layer
+
+    return [partial(make, answer, limit) for answer, limit in zip(explanation.layers, limits, strict=True)]
+
+
+def _answer_layer(answer: Answer, source: Layer, frame: Frame, spec: ModelSpec, name: str, limits: Limits) -> Layer:
     offset = dict(zip(frame.model_axes, answer.offset or (0,) * len(frame.model_axes), strict=True))
     start = [s + offset.get(a, 0) for a, s in zip(frame.axes, frame.start, strict=True)]
     unit = {"unit": answer.unit, "kind": answer.kind}
@@ -220,7 +234,7 @@ def _answer_layer(answer: Answer, source: Layer, frame: Frame, spec: ModelSpec, 
         case "heat" | "signed":
             layer: Layer = ImageLayer(
                 frame.shown(frame.fit(data)),
-                contrast_limits=answer.limits(),
+                contrast_limits=limits,
                 colormap=map_colours(answer.kind),
                 blending="translucent_no_depth",
                 opacity=float(settings.get("interface.opacity")),
@@ -237,8 +251,8 @@ def _answer_layer(answer: Answer, source: Layer, frame: Frame, spec: ModelSpec, 
                 layer.colormap = class_colours(spec)
             layer.editable = False
         case "image":
-            limits = {} if answer.rgb else {"contrast_limits": answer.limits()}
-            layer = ImageLayer(frame.fit(data), rgb=answer.rgb, metadata=_mark("image", **unit), **limits, **where)
+            more = {} if answer.rgb else {"contrast_limits": limits}
+            layer = ImageLayer(frame.fit(data), rgb=answer.rgb, metadata=_mark("image", **unit), **more, **where)
         case "points":
             layer = Points(frame.points(data), size=6, metadata=_mark("points", **unit), **where)
         case "vectors":
@@ -289,11 +303,18 @@ def target_layer(viewer: ViewerModel, source: Layer, axes: str) -> Labels:
 
 def add(viewer: ViewerModel, layer: Layer, *, locked: bool = True) -> None:
     """Put a layer into the viewer without taking the person's active layer or tool away."""
-    active = viewer.layers.selection.active
-    viewer.layers.append(layer)
+    selection = viewer.layers.selection
+    before, active = set(selection), selection.active
+    if active is None:
+        viewer.layers.append(layer)
+    else:
+        # what is selected is the same before and after, so nobody needs to hear of it; telling all of napari
+        # twice costs more than the layer itself
+        with selection.events.blocker_all():
+            viewer.layers.append(layer)
+            selection.active = active
+            selection.update(before)
     layer.locked = locked
-    if active is not None and active in viewer.layers:
-        viewer.layers.selection.active = active
 
 
 def _directions(frame: Frame, ends: NDArray[Any]) -> NDArray[Any]:

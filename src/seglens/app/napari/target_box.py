@@ -122,7 +122,11 @@ class TargetBox(QWidget):
         width.setSuffix(" px")
         width.setToolTip("Width of the inner rim (counts for) and of the outer rim (counts against)")
         width.valueChanged.connect(partial(setattr, question, "border_width"))
-        return look.row(self.border_of, width)
+        holder = QWidget()
+        layout = look.column(holder, gap=4)
+        layout.addWidget(self.border_of)
+        layout.addWidget(width)
+        return holder
 
     def _paint(self) -> QWidget:
         self.targets = look.combo("The layer with the painted region")

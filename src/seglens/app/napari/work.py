@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from seglens.app.napari.jobs import Emit
+from seglens.app.napari.results import Limits, limits_of
 from seglens.app.napari.viewer_session import ZooEntry
 from seglens.core.errors import SegLensError
 from seglens.core.explanation import Explanation
@@ -88,15 +89,18 @@ def segment(run: Run, emit: Emit, *, views: list[Image], model: Any, tile: int |
     return run.notes
 
 
-def explain(run: Run, emit: Emit, *, method: Method, image: Image, model: Any, target: Target) -> Explanation:
-    """Ask one question.
+def explain(
+    run: Run, emit: Emit, *, method: Method, image: Image, model: Any, target: Target
+) -> tuple[Explanation, list[Limits]]:
+    """Ask one question; the answer comes with its display limits.
 
     Raises:
         SegLensError: what the engine says.
     """
     from seglens.session import explain as ask
 
-    return ask(method, image, model, target, run=run)
+    answer = ask(method, image, model, target, run=run)
+    return answer, limits_of(answer)
 
 
 def _part(tell: Any, number: int, count: int) -> Any:

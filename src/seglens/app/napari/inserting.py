@@ -1,0 +1,49 @@
+"""Layers into the viewer, one at a time: napari needs about a tenth of a second for each."""
+
+# mypy: allow-subclassing-any
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from napari.components import ViewerModel
+from napari.layers import Layer
+from qtpy.QtCore import QObject, QTimer, Signal
+
+from seglens.app.napari import results
+
+
+class Inserter(QObject):
+    """Inserts layers in order, and tells when all are in.
+
+    Args:
+        viewer: where they go.
+        layers: what makes them, from bottom to top.
+        parent: its end is the end of inserting.
+    """
+
+    done = Signal()
+
+    def __init__(self, viewer: ViewerModel, layers: Sequence[Callable[[], Layer]], parent: QObject) -> None:
+        """Nothing is inserted before :meth:`start`."""
+        super().__init__(parent)
+        self._viewer = viewer
+        self.waiting = list(layers)
+        self.layers: list[Layer] = []
+        self._timer = QTimer(self)
+        # in between, clicks and the picture have their turn
+        self._timer.setInterval(15)
+        self._timer.timeout.connect(self._next)
+
+    def start(self) -> None:
+        """Begin with the next turn."""
+        self._timer.start()
+
+    def _next(self) -> None:
+        if self.waiting:
+            layer = self.waiting.pop(0)()
+            self.layers.append(layer)
+            results.add(self._viewer, layer)
+        else:
+            self._timer.stop()
+            self.done.emit()
+            self.deleteLater()
