@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 CHECK = """
-import json, sys
+import importlib, json, sys
 from pathlib import Path
 import seglens
 assert Path(seglens.__file__).is_relative_to(sys.prefix), seglens.__file__
@@ -24,8 +24,8 @@ manager = PluginManager()
 manager.discover()
 manifest = manager.get_manifest("seglens")
 for command in manifest.contributions.commands:
-    assert callable(command.python_name and manager.get_manifest("seglens") and __import__(
-        "importlib").import_module(command.python_name.split(":")[0])), command
+    module, _, name = command.python_name.partition(":")
+    assert callable(getattr(importlib.import_module(module), name)), command
 image = seglens.open_image("sample:nuclei-2d")
 model = seglens.load_model("nuclei-fluorescence")
 result = seglens.segment(image, model)
