@@ -160,6 +160,28 @@ def test_other_kinds_of_answers():
     np.testing.assert_array_equal(vectors.data[0, 1], (0, 3, 4))
 
 
+@pytest.mark.parametrize(
+    ("shape", "axes", "data", "expected"),
+    [
+        ((40, 50), "YX", (40, 50, 1), (40, 50)),
+        ((40, 50), "YX", (40, 50, 2), (40, 50)),
+        ((2, 40, 50), "CYX", (40, 50, 2), (2, 40, 50)),
+        ((2, 40, 50), "CYX", (40, 50, 1), (2, 40, 50)),
+        ((5, 2, 40, 50), "ZCYX", (40, 50, 2), (1, 2, 40, 50)),
+        ((5, 40, 50), "ZYX", (40, 50, 1), (1, 40, 50)),
+    ],
+)
+def test_images_with_channels(shape, axes, data, expected):
+    values = rng.random(data).astype(np.float32)
+    (layer,) = layers_of(
+        answer("image", values), Image(np.zeros(shape)), axes, position={"Z": 3} if "Z" in axes else {}
+    )
+    assert layer.data.shape == expected
+    plane = np.asarray(layer.data).reshape(-1, 40, 50)[-1]
+    own = "C" in axes and data[-1] == 2
+    np.testing.assert_allclose(plane, values[..., -1] if own else values.mean(-1), rtol=1e-6)
+
+
 def test_names_never_collide():
     viewer = ViewerModel()
     for wanted in ("prediction", "prediction #2", "prediction #3"):

@@ -94,6 +94,18 @@ class Frame:
         moved = array.transpose(*order, *range(n, array.ndim))
         return moved[tuple(slice(None) if a in self.model_axes else None for a in self.axes)]
 
+    def picture(self, data: NDArray[Any], *, rgb: bool) -> NDArray[Any]:
+        """An image along the model's axes, perhaps with channels behind them, in the order of the layer.
+
+        Channels go to the layer's channel axis if it has as many, else their mean is shown.
+        """
+        if rgb or data.ndim == len(self.model_axes):
+            return self.fit(data) if rgb else self.shown(self.fit(data))
+        where = self.axes.find("C")
+        if where < 0 or self.full[where] != data.shape[-1]:
+            return self.shown(self.fit(data.mean(-1)))
+        return np.moveaxis(self.fit(data), -1, where)[(slice(None),) * (where + 1) + (0,)]
+
     def points(self, points: NDArray[Any]) -> NDArray[Any]:
         """Points (N, D) along the model's axes with the position along all others."""
         out = np.tile(
@@ -155,9 +167,12 @@ def unique_name(viewer: ViewerModel, wanted: str) -> str:
 
 def class_colours(spec: ModelSpec) -> DirectLabelColormap:
     """The colours of the classes; background is clear."""
-    table: dict[int | None, str] = {None: "transparent", 0: "transparent"}
-    table.update({i: c.color for i, c in enumerate(spec.classes) if i})
-    return DirectLabelColormap(color_dict=table)
+    return direct({i: c.color for i, c in enumerate(spec.classes) if i})
+
+
+def direct(table: Mapping[int | None, str] | Mapping[int, str]) -> DirectLabelColormap:
+    """Colours by label; everything else is clear."""
+    return DirectLabelColormap(color_dict={None: "transparent", 0: "transparent", **dict(table.items())})
 
 
 def prediction_layer(shown: NDArray[Any], spec: ModelSpec, **where: Any) -> Labels:
@@ -252,7 +267,9 @@ def _answer_layer(answer: Answer, source: Layer, frame: Frame, spec: ModelSpec, 
             layer.editable = False
         case "image":
             more = {} if answer.rgb else {"contrast_limits": limits}
-            layer = ImageLayer(frame.fit(data), rgb=answer.rgb, metadata=_mark("image", **unit), **more, **where)
+            layer = ImageLayer(
+                frame.picture(data, rgb=answer.rgb), rgb=answer.rgb, metadata=_mark("image", **unit), **more, **where
+            )
         case "points":
             layer = Points(frame.points(data), size=6, metadata=_mark("points", **unit), **where)
         case "vectors":
@@ -287,12 +304,10 @@ def target_layer(viewer: ViewerModel, source: Layer, axes: str) -> Labels:
     if frame.axes.startswith("C") and source.ndim > 2:
         # a stroke cannot land on a repeated view, and without its first axis the layer shows on every channel
         where, shape = without_first(where), shape[1:]
-    table: dict[int | None, str] = {None: "transparent", 0: "transparent"}
-    table.update(colours.TARGET)
     layer = Labels(
         empty(shape, np.uint8),
         name=unique_name(viewer, "target"),
-        colormap=DirectLabelColormap(color_dict=table),
+        colormap=direct(colours.TARGET),
         opacity=0.7,
         metadata=_mark("target"),
         **where,

@@ -115,11 +115,13 @@ def _zoo() -> tuple[ZooEntry, ...]:
 
 def _entries(shelf: dict[str, Path]) -> Iterator[ZooEntry]:
     for name, folder in shelf.items():
-        data = read_spec(folder / "model.json")
-        # a shelf's file may say more than a spec (how to build the network)
-        inner = data.get("spec", data)
-        known = {k: v for k, v in inner.items() if k in ModelSpec.__dataclass_fields__}
-        yield ZooEntry(name, str(folder), ModelSpec.from_dict(known))
+        yield ZooEntry(name, str(folder), spec_in(folder))
+
+
+def spec_in(folder: Path) -> ModelSpec:
+    """What the model of a folder expects and answers; its file also says how to build the network."""
+    data = read_spec(folder / "model.json")
+    return ModelSpec.from_dict({k: v for k, v in data.items() if k in ModelSpec.__dataclass_fields__})
 
 
 def _methods() -> tuple[tuple[type[Method], ...], tuple[str, ...]]:
