@@ -10,7 +10,7 @@ import pytest
 from scipy import ndimage
 
 from seglens.core.errors import BadParameter
-from seglens.training.shortcut import HEALTHY, INFECTED, shortcut_image
+from seglens.sample_data.shortcut import HEALTHY, INFECTED, shortcut_image
 
 
 @pytest.mark.parametrize("size", [128, 160, 256])
@@ -73,7 +73,7 @@ def test_limits_are_told(wrong: dict) -> None:
 
 
 def test_pictures_are_drawn_without_torch() -> None:
-    use = "from seglens.training.shortcut import shortcut_image; shortcut_image(0)"
+    use = "from seglens.sample_data.shortcut import shortcut_image; shortcut_image(0)"
     code = f"import sys; {use}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

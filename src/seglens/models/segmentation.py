@@ -169,6 +169,13 @@ def pick_output(out: Any, spec: ModelSpec, *, ndim: int) -> Tensor:
     return chosen  # type: ignore[no-any-return]
 
 
+def settle(module: nn.Module) -> None:
+    """Eval mode for every module that knows modes; exported graphs and frozen TorchScript are in it already."""
+    for m in module.modules():
+        if hasattr(m, "training"):
+            m.training = False
+
+
 @contextmanager
 def quiet(module: nn.Module) -> Iterator[None]:
     """Use a module without leaving a trace: eval mode and frozen parameters inside, all flags put back after."""
@@ -176,9 +183,7 @@ def quiet(module: nn.Module) -> Iterator[None]:
     modes = [(m, m.training) for m in module.modules() if hasattr(m, "training")]
     frozen = [(p, p.requires_grad) for p in module.parameters()]
     try:
-        # exported graphs refuse eval(); they are in eval mode by construction
-        for m, _ in modes:
-            m.training = False
+        settle(module)
         for p, _ in frozen:
             p.requires_grad_(False)
         yield

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from seglens.sample_data._scenes import nuclei_2d, nuclei_zstack, time_lapse
 from seglens.sample_data._tissue import tissue_rgb
+from seglens.sample_data.shortcut import shortcut_image
 
 HERE = Path(__file__).parent
 SHORTCUT_SEED = 23
@@ -45,9 +46,6 @@ def main(arguments: list[str]) -> None:
 
 
 def _shortcut(size: Mapping[str, float]) -> Iterator[Drawing]:
-    # The generator belongs to the training of the model that falls for it; only this script needs both.
-    from seglens.training.shortcut import shortcut_image
-
     image, classes, _, marker = shortcut_image(SHORTCUT_SEED)
     yield "shortcut", image, "YX", size
     yield "shortcut-truth", classes, "YX", size

@@ -23,7 +23,7 @@ from seglens.core.errors import ImageMismatch
 from seglens.core.image import Image
 from seglens.models.intake import fit_intake
 from seglens.models.spec import ModelSpec
-from seglens.training.shortcut import shortcut_image
+from seglens.sample_data.shortcut import shortcut_image
 
 Array = npt.NDArray[Any]
 SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
@@ -157,7 +157,7 @@ def drawn_names(train: int = 240, validation: int = 24, test: int = 40) -> dict[
 
 
 def draw(names: Sequence[str], size: int) -> list[Sample]:
-    """Pictures of :func:`~seglens.training.shortcut.shortcut_image`, rings beside infected cells."""
+    """Pictures of :func:`~seglens.sample_data.shortcut.shortcut_image`, rings beside infected cells."""
     samples = []
     for name in names:
         image, classes, _, _ = shortcut_image(int(name.rpartition("-")[2]), size)

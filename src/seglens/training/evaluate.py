@@ -20,10 +20,10 @@ from seglens.core.run import Run
 from seglens.models.loaders import load_model
 from seglens.models.segmentation import SegmentationModel, quiet
 from seglens.models.spec import read_spec
+from seglens.sample_data.shortcut import HEALTHY, INFECTED, Markers, shortcut_image
 from seglens.training.data import Sample, draw, find_pairs, normalise, read_folder
 from seglens.training.export import TRAINING
 from seglens.training.scores import overlap, summary
-from seglens.training.shortcut import HEALTHY, INFECTED, Markers, shortcut_image
 
 
 def evaluate(model_dir: Path, data: Path | None = None, *, run: Run | None = None) -> dict[str, Any]:

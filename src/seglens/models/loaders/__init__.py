@@ -18,7 +18,7 @@ from seglens.models.loaders.description import given_by
 from seglens.models.loaders.detect import kind_of, locate
 from seglens.models.loaders.infer import check, complete
 from seglens.models.loaders.request import Loaded, Request
-from seglens.models.segmentation import SegmentationModel
+from seglens.models.segmentation import SegmentationModel, settle
 from seglens.models.spec import ModelSpec
 from seglens.models.trust import Trust
 
@@ -90,6 +90,7 @@ def _finished(loaded: Loaded, request: Request, source: str) -> SegmentationMode
     # half-precision weights would refuse single-precision images; graphs have their types written in
     if loaded.shape is None:
         module = module.float()
+    settle(module)
     described = {"name": request.name, **loaded.described, **request.given}
     spec = complete(module, described, device=request.device, shape=loaded.shape)
     spec = replace(spec, sha256=loaded.sha256)
