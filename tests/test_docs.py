@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from fnmatch import fnmatch
 from pathlib import Path
 
 import click
@@ -11,6 +12,7 @@ import pytest
 
 import seglens
 from seglens.app.cli import main
+from seglens.app.napari import words
 from seglens.core.errors import SegLensError
 from seglens.training.recipes import RECIPES
 
@@ -56,9 +58,9 @@ def test_complete_python_runs(page, number, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("page", "line"), COMMANDS)
 def test_command_parses(page, line):
-    words = shlex.split(line, comments=True)
-    assert words[0] == "seglens"
-    parse(main, "seglens", words[1:])
+    typed = shlex.split(line, comments=True)
+    assert typed[0] == "seglens"
+    parse(main, "seglens", typed[1:])
 
 
 def test_documentation_shows_every_command():
@@ -70,10 +72,10 @@ def test_documentation_shows_every_command():
 def test_named_models_and_samples_exist(page, line):
     from seglens.sample_data import SAMPLES
 
-    words = shlex.split(line, comments=True)
-    model = words[words.index("--model") + 1]
+    typed = shlex.split(line, comments=True)
+    model = typed[typed.index("--model") + 1]
     assert model in RECIPES or Path(model).suffix or "/" in model, model
-    samples = {word.removeprefix("sample:") for word in words if word.startswith("sample:")}
+    samples = {word.removeprefix("sample:") for word in typed if word.startswith("sample:")}
     assert samples <= set(SAMPLES)
 
 
@@ -102,6 +104,27 @@ def test_every_page_is_in_the_table_of_contents():
     assert {name for name in pages if f"({name})" not in index} == set()
 
 
+def test_page_of_the_plugin_has_its_words_and_shortcuts():
+    text = PAGES["docs/napari.md"].read_text(encoding="utf-8")
+    labels = [label for table in (words.SCOPES, words.OUTPUTS, words.REGIONS) for label, _ in table.values()]
+    assert [word for word in (*words.KEYS.values(), *labels) if word not in text] == []
+
+
+def test_page_of_the_command_line_has_the_files_of_a_run(tmp_path):
+    from click.testing import CliRunner
+
+    out = tmp_path / "out"
+    arguments = ["vanilla-gradient", "sample:shortcut", "--model", "shortcut-synthetic", "--point", "54,130"]
+    assert CliRunner().invoke(main, ["explain", *arguments, "--out", str(out)]).exit_code == 0
+    text = PAGES["docs/command-line.md"].read_text(encoding="utf-8")
+    named = set(re.findall(r"`([\w*-]+\.[\w.]+)`", text))
+    assert [p.name for p in out.iterdir() if not any(fnmatch(p.name, pattern) for pattern in named)] == []
+
+
+def test_readme_is_short():
+    assert len(PAGES["README.md"].read_text(encoding="utf-8").splitlines()) < 180
+
+
 def test_changelog_begins_with_this_version():
     text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     versions = re.findall(r"^## \[(\d+\.\d+\.\d+)\] - \d{4}-\d{2}-\d{2}$", text, re.MULTILINE)
@@ -125,7 +148,7 @@ def parse(command: click.Command, name: str, words: list[str], parent: click.Con
     except click.exceptions.Exit:  # --help and --version answer at once
         return
     if isinstance(command, click.Group):
-        rest = [*context._protected_args, *context.args]
+        rest = [*getattr(context, "_protected_args", ()), *context.args]
         chosen, inner, left = command.resolve_command(context, rest)
         assert inner is not None
         parse(inner, chosen or "", left, context)
