@@ -54,7 +54,8 @@ class Actions(QObject):
         model.source, model.suggested, model.untrusted = source, suggested, ""
         model.loaded = model.spec = None
         model.loading = True
-        self.session.say("")
+        if not suggested:
+            self.session.say("")
         device = str(settings.get("compute.device"))
         job = self._job(
             f"loading {source}",

@@ -72,7 +72,7 @@ class TargetBox(QWidget):
         spec = self._session.model.spec
         question = self._session.question
         names = [c.name for c in spec.classes] if spec is not None else []
-        if question.of_class not in names:
+        if spec is not None and question.of_class not in names:
             question.of_class = None
         whole = question.region == "predicted" or (question.region == "border" and question.border_of == "predicted")
         any_class = words.ANY_CLASS_WHOLE if whole else words.ANY_CLASS
