@@ -200,7 +200,7 @@ def banner_style(level: str) -> str:
     colour = _LEVELS.get(level, colours.GREY)
     return (
         f"QFrame#banner {{ border-left: 3px solid {colour}; background: rgba(128, 128, 128, 40); }}"
-        "QFrame#banner > QWidget { background: transparent; }"
+        "QFrame#banner > QLabel, QFrame#banner QLabel { background: transparent; }"
     )
 
 

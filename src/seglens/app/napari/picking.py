@@ -49,6 +49,7 @@ class Picker(QObject):
         else:
             if self._clicked in callbacks:
                 callbacks.remove(self._clicked)
+            viewer.status = words.READY
             self._resume()
         self.changed.emit()
 

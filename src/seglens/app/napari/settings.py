@@ -13,7 +13,6 @@ DEFAULTS: dict[str, Any] = {
     "compute.device": "auto",
     "compute.tile": 0,
     "compute.memory": 0,
-    "interface.tooltips": True,
     "interface.suggest_model": True,
     "interface.signed_colours": "green / magenta",
     "interface.heat_colours": "inferno",

@@ -158,7 +158,7 @@ class TargetBox(QWidget):
         blocked = self.pick_button.blockSignals(True)
         self.pick_button.setChecked(self.picker.active)
         self.pick_button.blockSignals(blocked)
-        self.picked.setText(words.PICKING if self.picker.active else self.picker.told())
+        self.picked.setText(words.PICKING_SHORT if self.picker.active else self.picker.told())
 
     def _more(self) -> look.Fold:
         question = self._session.question

@@ -82,6 +82,7 @@ COPIED = "Copied. Paste it into a {where}."
 NOTHING_TO_COPY = "Select a layer that SegLens made; then its run can be copied."
 NO_VIEWER = "There is no viewer open."
 PICKING = "Click in the image. Esc leaves."
+PICKING_SHORT = "click, or Esc"
 SIGN = {1: "paint for (1)", 2: "paint against (2)"}
 
 ROLES = {"prediction": "prediction", "uncertainty": "uncertainty map", "heat": "saliency map"}
