@@ -23,6 +23,7 @@ def test_threshold_model_leaves_nothing_and_spills_nothing():
     answer = explain("region-replacement", bright_square(), wrap(Threshold()), Target("cell"))
     assert "0% of it is still cell" in answer.text
     assert "0 new pixels" in answer.text
+    assert "No other object changed its class." in answer.text
     assert (answer["mask after"].data == 0).all()
     changed = answer["changed pixels"].data > 0
     assert changed.sum() == 7 * 8
@@ -35,7 +36,7 @@ def test_the_fill_is_the_mean_of_the_rest_and_not_of_the_image():
     pixels = image.read("YX")
     outside = pixels[pixels < 0.5]
     np.testing.assert_allclose(edited[7, 8], outside.mean(), rtol=1e-5)
-    np.testing.assert_allclose(edited[pixels < 0.5][:, 0], outside, rtol=1e-5)
+    np.testing.assert_allclose(edited[pixels < 0.5], outside, rtol=1e-5)
 
 
 def test_context_model_keeps_its_answer_without_the_object_and_loses_it_without_the_marker():
@@ -47,6 +48,7 @@ def test_context_model_keeps_its_answer_without_the_object_and_loses_it_without_
     assert (without_object["mask after"].data[cell] == classes.index("infected")).mean() > 0.95
     marker = zone & (image.read("YX") > 0.8)
     without_marker = explain("region-replacement", image, model, Target("infected", Painted(marker)))
+    assert "object 1 changed from infected to healthy" in without_marker.text
     after = without_marker["mask after"].data
     assert (after[cell] == classes.index("infected")).mean() == 0
     assert (after[cell] == classes.index("healthy")).mean() == 1

@@ -9,6 +9,7 @@ import click
 
 from seglens import __version__
 from seglens.core.errors import SegLensError
+from seglens.core.threads import wait_politely
 
 # Name of the command: module below seglens.app.commands, and its line in the list.
 COMMANDS = {
@@ -87,3 +88,4 @@ class Commands(click.Group):
 @click.version_option(__version__, message="seglens %(version)s")
 def main(debug: bool) -> None:
     """See why a segmentation model drew that line."""
+    wait_politely()

@@ -13,7 +13,7 @@ Kind = Literal["heat", "signed", "labels", "image", "points", "vectors"]
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """One array in image coordinates: shape ``(*space)``, for ``image`` also ``(*space, C)``.
+    """One array in image coordinates: shape ``(*space)``, for an ``image`` of several channels ``(*space, C)``.
 
     Args:
         name: what it shows, in a few words.
@@ -33,17 +33,19 @@ class Layer:
     offset: tuple[int, ...] = ()
 
     def limits(self) -> tuple[float, float]:
-        """Sensible display limits: symmetric for signed maps, 0 to the 99.5th percentile for heat."""
+        """Sensible display limits: symmetric for signed maps, from 0 for heat.
+
+        At most 0.5 % of the pixels that say anything, and never more than 64, are brighter than the limit:
+        a share of the whole image would make a faint window look as strong as a small hot spot.
+        """
         values = np.asarray(self.data)[np.isfinite(self.data)]
         if values.size == 0:
             return (0.0, 1.0)
-        if self.kind == "signed":
-            top = float(np.percentile(np.abs(values), 99.5)) or float(np.abs(values).max())
-            return (-(top or 1.0), top or 1.0)
-        if self.kind == "heat":
-            top = float(np.percentile(values, 99.5))
-            top = top if top > 0 else float(values.max())
-            return (0.0, top if top > 0 else 1.0)
+        if self.kind in ("signed", "heat"):
+            sizes = np.abs(values[values != 0]) if self.kind == "signed" else values[values > 0]
+            above = min(64, sizes.size // 200)
+            top = float(np.partition(sizes, -1 - above)[-1 - above]) if sizes.size else 1.0
+            return (-top if self.kind == "signed" else 0.0, top)
         low, high = float(values.min()), float(values.max())
         return (low, high if high > low else low + 1.0)
 

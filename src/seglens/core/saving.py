@@ -198,10 +198,11 @@ def _load_layer(told: dict[str, Any], folder: Path) -> Layer:
 
 
 def _layer_axes(layer: Layer, image: Image) -> str:
-    ndim = layer.data.ndim - (layer.kind == "image")
     kept = "".join(a for a in SPACE if a in image.kept)
+    coloured = layer.kind == "image" and (layer.rgb or layer.data.ndim > len(kept))
+    ndim = layer.data.ndim - coloured
     space = kept if len(kept) == ndim else SPACE[-ndim:]
-    return space + ("C" if layer.kind == "image" else "")
+    return space + ("C" if coloured else "")
 
 
 def _file_names(names: list[str]) -> list[str]:

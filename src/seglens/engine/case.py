@@ -112,5 +112,6 @@ class Case:
         return torch.Generator().manual_seed(self.run.seed)
 
     def intensities(self, x: Tensor) -> NDArray[np.float32]:
-        """Model input (1, C, *space) as intensities (*space, C) of the image, to be shown."""
-        return np.moveaxis(self.intake.to_intensity(x[0].cpu().numpy()), 0, -1)
+        """Model input (1, C, *space) as intensities of the image, to be shown: (*space, C), grey (*space)."""
+        shown = self.intake.to_intensity(x[0].cpu().numpy())
+        return shown[0] if len(shown) == 1 else np.moveaxis(shown, 0, -1)

@@ -16,10 +16,12 @@ Mask = NDArray[np.bool_]
 Labels = NDArray[Any]
 
 
-def outcome(before: Labels, after: Labels, region: Mask, index: int) -> tuple[float, int]:
-    """The share of the region that is still of the class, and new pixels of the class outside it."""
-    residual = float((after[region] == index).mean())
-    return residual, int(((after == index) & (before != index) & ~region).sum())
+def outcome(before: Labels, after: Labels, region: Mask, index: int, name: str) -> str:
+    """In words: the share of the region of the class before and after, and new pixels of it outside."""
+    had, still = (float((labels[region] == index).mean()) for labels in (before, after))
+    spill = int(((after == index) & (before != index) & ~region).sum())
+    share = f"{still:.0%} of it is still {name}" if had else f"none of it was {name}, and {still:.0%} is now"
+    return f"{share}; {spill} new pixels of {name} appear elsewhere."
 
 
 def aside(patch: Mask, taken: Mask) -> Mask | None:
@@ -52,15 +54,35 @@ def class_table(before: Labels, after: Labels, spec: ModelSpec) -> Table:
     return Table("classes", {n: list(c) for n, c in zip(names, zip(*rows, strict=True), strict=True)})
 
 
-def object_table(before: Labels, after: Labels, patch: Mask) -> Table:
-    """For each predicted object: whether the edit touched it, and the share of it with the same class."""
+def object_table(before: Labels, after: Labels, patch: Mask, spec: ModelSpec) -> Table:
+    """For each predicted object: whether the edit touched it, its class before and after, and the share kept.
+
+    The class after is that of most of its pixels.
+    """
     numbered = objects(before)
     numbers = np.unique(numbered[numbered > 0])
+    names = [c.name for c in spec.classes]
     kept = ndimage.mean(before == after, numbered, numbers) if len(numbers) else []
     touched = ndimage.maximum(patch, numbered, numbers) if len(numbers) else []
+    votes = [ndimage.sum(after == k, numbered, numbers) for k in range(len(names))]
     columns = {
         "object": numbers.tolist(),
         "replaced": [bool(t) for t in touched],
+        "class before": [names[int(before[numbered == n][0])] for n in numbers],
+        "class after": [names[int(k)] for k in np.argmax(votes, 0)] if len(numbers) else [],
         "share of pixels with the same class": [float(k) for k in kept],
     }
     return Table("objects", columns)
+
+
+def changes(table: Table) -> str:
+    """One sentence on the objects of :func:`object_table` that were not edited and changed their class."""
+    moved = [
+        f"object {row['object']} changed from {row['class before']} to {row['class after']}"
+        for row in table.rows()
+        if row["class before"] != row["class after"] and not row["replaced"]
+    ]
+    if not moved:
+        return "No other object changed its class."
+    more = f", and {len(moved) - 3} more changed" if len(moved) > 3 else ""
+    return f"Elsewhere {', '.join(moved[:3])}{more}."

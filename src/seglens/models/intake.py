@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,14 +104,13 @@ def fit_intake(image: Image, spec: ModelSpec) -> Intake:
     Raises:
         ImageMismatch: the image is constant, or holds values that are not numbers.
     """
-    single = image
-    for axis in image.kept:
-        if axis not in spec.axes and axis != "C":
-            single = single.select(**{axis: image.size(axis) // 2})
-    pixels = single.sample("C" + spec.axes).astype(np.float64)
-    if not np.isfinite(pixels).all():
-        read_plain(single, spec)
-    low, high = float(pixels.min()), float(pixels.max())
+    for single in _positions(image, spec):
+        pixels = single.sample("C" + spec.axes).astype(np.float64)
+        if not np.isfinite(pixels).all():
+            read_plain(single, spec)
+        low, high = float(pixels.min()), float(pixels.max())
+        if low < high:
+            break
     if low == high:
         raise ImageMismatch(
             f"{image.name} is constant: every pixel is {low:g}.",
@@ -119,6 +119,15 @@ def fit_intake(image: Image, spec: ModelSpec) -> Intake:
     scale, offset = _affine(pixels, image.dtype, spec)
     low, high = _range(image.dtype, low, high)
     return Intake(scale, offset, low, high)
+
+
+def _positions(image: Image, spec: ModelSpec) -> Iterator[Image]:
+    """The middle of a stack, then up to eight more positions: a slice may be empty while the stack is not."""
+    further = [a for a in image.kept if a not in spec.axes and a != "C"]
+    for share in (0.5, 0.25, 0.75, 0.0, 0.99, 0.4, 0.6, 0.1, 0.9):
+        yield image.select(**{a: int(image.size(a) * share) for a in further}) if further else image
+        if not further:
+            return
 
 
 def _affine(pixels: Array, dtype: np.dtype[Any], spec: ModelSpec) -> tuple[Array, Array]:

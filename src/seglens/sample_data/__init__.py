@@ -84,12 +84,15 @@ SAMPLES: dict[str, SampleInfo] = {
 
 
 def open_sample(name: str) -> Image:
-    """The image of a sample.
+    """The image of a sample, or one of its further files: ``shortcut-moved``.
 
     Raises:
         UnknownName: no such sample.
         ImageMismatch: a picture of scikit-image that its wheel does not hold.
     """
+    parts = {f"{n}-{ending}": (n, f"-{ending}") for n, info in SAMPLES.items() for ending, _, _ in info.extra}
+    if name in parts:
+        return _drawn(*parts[name], name)
     info = _info(name)
     if info.real:
         data = _real(info.real)
@@ -122,8 +125,7 @@ def _info(name: str) -> SampleInfo:
 
 def _drawn(name: str, ending: str, title: str) -> Image:
     image = open_image(HERE / f"{name}{ending}.tif")
-    source = SAMPLE + name if not ending else image.source
-    return Image(image.data, image.axes, image.pixel_size, image.unit, title, source)
+    return Image(image.data, image.axes, image.pixel_size, image.unit, title, f"{SAMPLE}{name}{ending}")
 
 
 def _real(name: str) -> NDArray[Any]:

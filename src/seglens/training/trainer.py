@@ -44,7 +44,7 @@ def train(recipe: str, data: Path | None, out: Path, *, run: Run, epochs: int | 
     model = SegmentationModel(network, _finished_spec(network, chosen))
     record = {
         "recipe": recipe,
-        "command": f"seglens train {recipe} DATA --out DIR",
+        "command": _command(recipe, chosen, epochs, run.seed),
         "seed": run.seed,
         "epochs": epochs,
         **history,
@@ -59,6 +59,12 @@ def train(recipe: str, data: Path | None, out: Path, *, run: Run, epochs: int | 
     save_model(out, network, {"name": chosen.network, "arguments": dict(chosen.arguments)}, model.spec)
     write_json(out / TRAINING, record)
     return out
+
+
+def _command(name: str, recipe: Recipe, epochs: int, seed: int) -> str:
+    words = ["seglens", "train", name, *([] if recipe.synthetic else ["DATA"]), "--out", "DIR"]
+    words += ["--epochs", str(epochs)] if epochs != recipe.epochs else []
+    return " ".join(words + (["--seed", str(seed)] if seed else []))
 
 
 def _check(recipe: Recipe, data: Path | None, out: Path, epochs: int) -> None:

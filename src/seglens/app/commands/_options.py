@@ -168,6 +168,8 @@ def _region(options: dict[str, Any], shape: tuple[int, ...]) -> Region:
     if len(given) > 1:
         words = " and ".join("--" + name.replace("_", "-") for name in given)
         raise BadParameter(f"{words} were given together.", fix="Give one of them: a run explains one region.")
+    if options["whole_box"] and given != ["box"]:
+        raise BadParameter("--whole-box was given without --box.", fix="Add --box Y,X:Y,X, or leave it out.")
     if not given:
         return Predicted(options["live"])
     value = options[given[0]]
@@ -182,6 +184,9 @@ def _region(options: dict[str, Any], shape: tuple[int, ...]) -> Region:
             return Object(at=_place("--object-at", value, shape))
         case _:
             start, _, stop = value.partition(":")
+            if not stop:
+                low, high = (",".join(str(n // k) for n in shape) for k in (4, 2))
+                raise BadParameter(f"--box {value} names one corner.", fix=f"Write it like --box {low}:{high}.")
             return Box(_place("--box", start, shape), _place("--box", stop, shape), not options["whole_box"])
 
 

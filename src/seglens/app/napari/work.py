@@ -16,6 +16,7 @@ from seglens.core.image import Image
 from seglens.core.method import Method
 from seglens.core.run import Run
 from seglens.core.target import Target
+from seglens.core.threads import wait_politely
 from seglens.models.spec import ModelSpec, read_spec
 
 
@@ -43,6 +44,7 @@ class Loaded:
 
 def preload(run: Run, emit: Emit, *, device: str) -> Told:
     """Import torch, the methods and the models that come along."""
+    wait_politely()
     from seglens.models.device import choose_device
 
     try:

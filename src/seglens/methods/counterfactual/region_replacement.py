@@ -58,13 +58,12 @@ class RegionReplacement(Method):
             Layer("changed pixels", "labels", (labels != before).astype(np.uint8)),
             Layer("probability lost", "signed", lost, f"probability of {case.target.name}"),
         )
-        residual, spill = masks.outcome(before, labels, region, index)
+        objects = masks.object_table(before, labels, patch, case.model.spec)
         text = (
-            f"With the region filled by {self.fill}, {residual:.0%} of it is still {case.target.name} and "
-            f"{spill} new pixels of it appear elsewhere. {self._control(case, patch)}"
+            f"With the region filled by {self.fill}, {masks.outcome(before, labels, region, index, case.target.name)} "
+            f"{masks.changes(objects)} {self._control(case, patch)}"
         )
-        tables = (masks.class_table(before, labels, case.model.spec), masks.object_table(before, labels, patch))
-        return Explanation(layers, tables, text=text)
+        return Explanation(layers, (masks.class_table(before, labels, case.model.spec), objects), text=text)
 
     def _replace(self, case: Case, patch: NDArray[Any]) -> tuple[Tensor, Tensor]:
         where = torch.from_numpy(patch).to(case.x.device)
