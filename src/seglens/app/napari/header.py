@@ -71,7 +71,9 @@ class Header(QWidget):
         images = [x for x in viewer.layers if isinstance(x, ImageLayer) and not is_ours(x)]
         ids = [layer_id(x) for x in images]
         if question.layer_id not in ids:
-            question.layer_id = ids[-1] if ids else ""
+            # what the person sees comes first; a sample brings hidden pictures along
+            seen = [layer_id(x) for x in images if x.visible]
+            question.layer_id = (seen or ids or [""])[-1]
         items = [(x.name, layer_id(x)) for x in images] or [(words.NO_IMAGE, "")]
         look.fill(self.layers, items, question.layer_id)
         self.layers.setEnabled(bool(images))
@@ -138,6 +140,9 @@ class Header(QWidget):
 
     def _chosen(self, index: int) -> None:
         self._session.question.layer_id = str(self.layers.itemData(index) or "")
+        layer = self._session.image_layer
+        if layer is not None:
+            layer.visible = True
 
     def _preferences(self) -> None:
         from seglens.app.napari.commands import open_preferences

@@ -95,5 +95,8 @@ def sample_model(source: str) -> str:
     """The model that suits a sample; empty for everything else."""
     from seglens.sample_data import SAMPLES
 
-    info = SAMPLES.get(source.removeprefix("sample:")) if source.startswith("sample:") else None
-    return "" if info is None else info.model
+    if not source.startswith("sample:"):
+        return ""
+    name = source.removeprefix("sample:")
+    # a further picture of a sample is named after it: shortcut-moved
+    return next((info.model for key, info in SAMPLES.items() if name == key or name.startswith(f"{key}-")), "")
