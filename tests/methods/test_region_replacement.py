@@ -48,7 +48,7 @@ def test_context_model_keeps_its_answer_without_the_object_and_loses_it_without_
     assert (without_object["mask after"].data[cell] == classes.index("infected")).mean() > 0.95
     marker = zone & (image.read("YX") > 0.8)
     without_marker = explain("region-replacement", image, model, Target("infected", Painted(marker)))
-    assert "object 1 changed from infected to healthy" in without_marker.text
+    assert "Elsewhere, object 1 changed from infected to healthy" in without_marker.text
     after = without_marker["mask after"].data
     assert (after[cell] == classes.index("infected")).mean() == 0
     assert (after[cell] == classes.index("healthy")).mean() == 1

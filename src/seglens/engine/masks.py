@@ -85,4 +85,4 @@ def changes(table: Table) -> str:
     if not moved:
         return "No other object changed its class."
     more = f", and {len(moved) - 3} more changed" if len(moved) > 3 else ""
-    return f"Elsewhere {', '.join(moved[:3])}{more}."
+    return f"Elsewhere, {', '.join(moved[:3])}{more}."
