@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hand import Deep, small_image, wrap
 
 import seglens
+from hand import Deep, small_image, wrap
 from seglens.core.errors import MissingNeed
 from seglens.core.method import Need
 from seglens.core.target import Painted, Target
