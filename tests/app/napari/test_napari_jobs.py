@@ -155,7 +155,8 @@ def test_the_window_never_blocks_for_a_tenth_of_a_second(drive, job, monkeypatch
         d.session.question.method = "occlusion"
         d.session.values["occlusion"] = {"window": 192, "stride": 128}
     d.qtbot.wait(300)
-    busy = os.getloadavg()[0] > (os.cpu_count() or 1)
+    # the wall clock only tells of us where nobody else wants the cores, not beside a second test worker
+    busy = os.getloadavg()[0] > 0.75 * (os.cpu_count() or 1)
     for _ in range(2):
         # once more if a garbage collection or the like came in between
         with Gaps(monkeypatch) as gaps:
