@@ -37,7 +37,7 @@ OF_ONE: Mapping[str, Mapping[str, Any]] = {
     "vanilla-gradient": {},
     "region-replacement": {"dilate": 2},
 }
-OF_CLASS: Mapping[str, Mapping[str, Any]] = {"occlusion": {"window": 64, "stride": 32}}
+OF_CLASS: Mapping[str, Mapping[str, Any]] = {"occlusion": {"window": 64, "stride": 56}}
 OVERVIEW, VIEWER = "overview.png", "viewer.png"
 _INSIDE = "SEGLENS_DEMO_UNDER_XVFB"
 _ROUND = 0.65

@@ -92,9 +92,9 @@ def fluorescence(image: Array, truth: Truth, rng: Rng) -> Array:
 def histology(image: Array, truth: Truth, rng: Rng) -> Array:
     """Stain of a tissue crop in 0…1: as it is, other amounts of each stain, or blue nuclei in brown DAB."""
     kind = rng.random()
-    if kind < 0.45:
-        image = _restain(image, rng)
-    elif kind < 0.85:
+    if kind < 0.5:
+        image = _restain(image, truth, rng)
+    elif kind < 0.75:
         image = _brown(image, truth, rng)
     x = image * rng.uniform(0.9, 1.1) + rng.uniform(-0.05, 0.05)
     return np.clip(_optics(x, rng, blur=1.2, noise=0.03), 0, 1)
@@ -114,10 +114,14 @@ def _density(image: Array) -> Array:
     return np.asarray(-np.log(np.clip(image, 1 / 255, 1)), np.float32)
 
 
-def _restain(image: Array, rng: Rng) -> Array:
-    """Scale and shift the amounts of haematoxylin, eosin and DAB."""
+def _restain(image: Array, truth: Truth, rng: Rng) -> Array:
+    """Scale and shift the amounts of haematoxylin, eosin and DAB; often put pink eosin around the nuclei."""
     amounts = _density(image) @ _UNHED
     amounts = amounts * rng.uniform(0.6, 1.4, 3) + rng.uniform(-0.08, 0.08, 3)
+    if rng.random() < 0.5:
+        soft = ndimage.gaussian_filter((truth > 0).astype(np.float32), rng.uniform(0.5, 1.2))
+        pink = _patches(truth.shape, rng) * rng.uniform(0.2, 1.0) + rng.uniform(0, 0.3)
+        amounts[..., 1] += pink * (1 - rng.uniform(0.4, 0.9) * soft)
     return np.asarray(np.clip(np.exp(-(amounts @ HED)), 0, 1), np.float32)
 
 
