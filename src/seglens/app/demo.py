@@ -33,11 +33,11 @@ IMAGE = "sample:immunohistochemistry"
 MODEL = "nuclei-histology"
 # What is asked of one nucleus; the class is asked with a coarse window, for speed.
 OF_ONE: Mapping[str, Mapping[str, Any]] = {
-    "seg-grad-cam": {},
     "vanilla-gradient": {},
     "region-replacement": {"dilate": 2},
+    "seg-grad-cam": {},
 }
-OF_CLASS: Mapping[str, Mapping[str, Any]] = {"occlusion": {"window": 64, "stride": 56}}
+OF_CLASS: Mapping[str, Mapping[str, Any]] = {"occlusion": {"window": 64, "stride": 32}}
 OVERVIEW, VIEWER = "overview.png", "viewer.png"
 _INSIDE = "SEGLENS_DEMO_UNDER_XVFB"
 _ROUND = 0.65
