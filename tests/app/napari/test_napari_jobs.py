@@ -157,13 +157,13 @@ def test_the_window_never_blocks_for_a_tenth_of_a_second(drive, job, monkeypatch
     d.qtbot.wait(300)
     # the wall clock only tells of us where nobody else wants the cores, not beside a second test worker
     busy = os.getloadavg()[0] > 0.75 * (os.cpu_count() or 1)
-    for _ in range(2):
-        # once more if a garbage collection or the like came in between
+    for _ in range(3):
+        # again if a garbage collection, or a neighbour of this machine, came in between
         with Gaps(monkeypatch) as gaps:
             d.run()
             d.qtbot.wait(50)
         assert d.session.status.done >= 16
-        if max(gaps.own) < 100:
+        if max(gaps.own) < 100 and (busy or max(gaps.wall) < 100):
             break
     longest = f"{job}: longest turn {max(gaps.wall):.0f} ms, of it computed {max(gaps.own):.0f} ms"
     print(longest)  # noqa: T201 - the figure is wanted in the log
