@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from napari.components import ViewerModel
 from napari.layers import Layer
@@ -29,6 +30,7 @@ class Inserter(QObject):
         self._viewer = viewer
         self.waiting = list(layers)
         self.layers: list[Layer] = []
+        self._later: list[Callable[[], None]] = []
         self._timer = QTimer(self)
         # in between, clicks and the picture have their turn
         self._timer.setInterval(15)
@@ -39,11 +41,24 @@ class Inserter(QObject):
         self._timer.start()
 
     def _next(self) -> None:
-        if self.waiting:
+        if self._later:
+            self._later.pop(0)()
+        elif self.waiting:
             layer = self.waiting.pop(0)()
             self.layers.append(layer)
+            self._plain(layer)
             results.add(self._viewer, layer)
         else:
             self._timer.stop()
             self.done.emit()
             self.deleteLater()
+
+    def _plain(self, layer: Layer) -> None:
+        """Take off what costs a turn of its own: the colour bar and the first picture come after the layer."""
+        bar = getattr(layer, "colorbar", None)
+        if bar is not None and bar.visible:
+            bar.visible = False
+            self._later.append(partial(setattr, bar, "visible", True))
+        if layer.visible:
+            layer.visible = False
+            self._later.append(partial(setattr, layer, "visible", True))
