@@ -1,11 +1,10 @@
-"""One piece of work as it runs: progress, cancel, seed, memory, partial results, cost."""
+"""One piece of work as it runs: progress, cancel, seed, cost."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from seglens.core.errors import Cancelled
 
@@ -26,19 +25,15 @@ class Run:
 
     Args:
         seed: seed of every random draw; kept in the record.
-        memory: memory that batches may use, in bytes; ``None`` leaves the choice to the engine.
         batch: samples in a batch; ``None`` lets the engine choose.
         on_progress: called with (done, total, text) from the thread that works.
         on_note: called with a sentence worth telling the person (a smaller tile was used, …).
-        on_partial: called with a partial :class:`~seglens.core.explanation.Explanation`.
     """
 
     seed: int = 0
-    memory: int | None = None
     batch: int | None = None
     on_progress: Progress | None = None
     on_note: Callable[[str], None] | None = None
-    on_partial: Callable[[Any], None] | None = None
     cost: Cost = field(default_factory=Cost)
     notes: list[str] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event, repr=False)
@@ -73,8 +68,3 @@ class Run:
             self.notes.append(sentence)
             if self.on_note is not None:
                 self.on_note(sentence)
-
-    def partial(self, explanation: Any) -> None:
-        """Show an unfinished result."""
-        if self.on_partial is not None:
-            self.on_partial(explanation)

@@ -163,8 +163,7 @@ class Actions(QObject):
     def _job(
         self, title: str, call: Any, done: Callable[[Any], None], failed: Callable[[Any], None] | None = None
     ) -> Job:
-        memory = int(settings.get("compute.memory")) * 2**20 or None
-        job = Job(title, call, memory=memory)
+        job = Job(title, call)
         job.returned.connect(done)
         job.failed.connect(failed or (lambda error: notify.error(self.session, error)))
         return job

@@ -50,7 +50,7 @@ class Job(QObject):
     Args:
         title: what it does, for people.
         work: called with the run and a function that hands a piece over.
-        seed, memory: see :class:`~seglens.core.run.Run`.
+        seed: see :class:`~seglens.core.run.Run`.
     """
 
     progressed = Signal(int, int, str, float)
@@ -61,11 +61,11 @@ class Job(QObject):
     cancelled = Signal()
     ended = Signal()
 
-    def __init__(self, title: str, work: Work, *, seed: int = 0, memory: int | None = None) -> None:
+    def __init__(self, title: str, work: Work, *, seed: int = 0) -> None:
         """Make the run; :meth:`start` starts it."""
         super().__init__()
         self.title = title
-        self.run = Run(seed=seed, memory=memory, on_progress=self._progress, on_note=self._note)
+        self.run = Run(seed=seed, on_progress=self._progress, on_note=self._note)
         self._room = threading.Semaphore(AHEAD)
         self._began = self._told = 0.0
         worker = create_worker(

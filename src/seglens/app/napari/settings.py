@@ -12,7 +12,6 @@ PLUGIN = "seglens"
 DEFAULTS: dict[str, Any] = {
     "compute.device": "auto",
     "compute.tile": 0,
-    "compute.memory": 0,
     "interface.suggest_model": True,
     "interface.signed_colours": "green / magenta",
     "interface.heat_colours": "inferno",
