@@ -69,7 +69,6 @@ class Method(Configured):
         survey: the survey's reference numbers.
         fidelity, scope, timing, needs: see the enums here.
         works_on: which models it runs on, in a word or two.
-        exact_zero_outside_reach: the answer is exactly zero where the model cannot look.
         locates: its first heat or signed map says where the evidence is (an edited image does not).
     """
 
@@ -81,7 +80,6 @@ class Method(Configured):
     works_on: ClassVar[str] = "any model"
     needs: ClassVar[frozenset[Need]] = frozenset()
     dims: ClassVar[tuple[int, ...]] = (2, 3)
-    exact_zero_outside_reach: ClassVar[bool] = False
     locates: ClassVar[bool] = True
 
     def check(self, case: Case) -> None:

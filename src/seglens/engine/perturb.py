@@ -59,24 +59,6 @@ class Covered:
         return out
 
 
-@dataclass(frozen=True, eq=False)
-class Masked:
-    """``m·x + (1-m)·fill`` for masks (N, *space) between 0 and 1, one copy per mask."""
-
-    x: Tensor
-    fill: Tensor
-    masks: Tensor
-
-    def __len__(self) -> int:
-        """One copy per mask."""
-        return len(self.masks)
-
-    def batch(self, start: int, stop: int) -> Tensor:
-        """(n, C, *space)."""
-        m = self.masks[start:stop].unsqueeze(1).to(self.x)
-        return m * self.x + (1 - m) * self.fill
-
-
 def windows(shape: Sequence[int], size: int, stride: int) -> list[Box]:
     """Boxes of side ``size`` every ``stride`` pixels; the last of each row ends at the border."""
     lines = []

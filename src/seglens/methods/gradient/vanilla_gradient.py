@@ -15,7 +15,6 @@ class VanillaGradient(Method):
     fidelity = Fidelity.EXACT
     scope = Scope.REGION
     needs = frozenset({Need.GRADIENT})
-    exact_zero_outside_reach = True
 
     show: Show = "magnitude"
 

@@ -19,7 +19,6 @@ class Occlusion(Method):
     survey = (27, 88, 146)
     fidelity = Fidelity.EXACT
     scope = Scope.REGION
-    exact_zero_outside_reach = True
 
     window: Window = None
     stride: Stride = None
