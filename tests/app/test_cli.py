@@ -275,7 +275,7 @@ def test_debug_shows_the_traceback_wherever_it_stands(place: int) -> None:
 
 
 def test_a_real_process_has_no_traceback(tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "seglens.app", "explain", "occlusion", "none.tif", "--model", "m", "--out", "o"]
+    words = [sys.executable, "-m", "seglens", "explain", "occlusion", "none.tif", "--model", "m", "--out", "o"]
     done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, timeout=120, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("Error: There is no file none.tif.\n")

@@ -157,7 +157,7 @@ def has_display(environment: Mapping[str, str] = os.environ, platform: str = sys
 def _under_xvfb(virtual: str, out: Path) -> Path:
     """Do all of it in a second process with a virtual screen, and picture the viewer there."""
     screen = [virtual, "-a", "-s", "-screen 0 1600x1000x24"]
-    command = [*screen, sys.executable, "-m", "seglens.app", "demo", "--out", str(out)]
+    command = [*screen, sys.executable, "-m", "seglens", "demo", "--out", str(out)]
     done = subprocess.run(command, env={**os.environ, _INSIDE: "1"}, check=False)
     if done.returncode or not (out / VIEWER).is_file():
         raise MissingNeed(
