@@ -109,7 +109,7 @@ def test_the_copied_command_runs(tmp_path, model_file):
     made.record["model"]["source"] = model_file
     told = copying.as_text(made, "cli") + " --trust"
     done = subprocess.run(
-        f"{sys.executable} -m seglens.app {told.removeprefix('seglens ')}",
+        f"{sys.executable} -m seglens {told.removeprefix('seglens ')}",
         shell=True, capture_output=True, text=True, cwd=tmp_path, env=dict(os.environ),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
