@@ -48,13 +48,14 @@ class Linear(nn.Module):
 
 
 class Deep(nn.Module):
-    """Two convolutions with a ReLU between, weights drawn by a seed: for what must depend on the weights."""
+    """Convolution, ReLU, convolution, 1×1 head, weights drawn by a seed: for what must depend on the weights."""
 
     def __init__(self, channels: int = 1, classes: int = 2, dims: int = 2, seed: int = 0) -> None:
         """Draw the weights."""
         super().__init__()
         self.features = CONV[dims](channels, 8, 3, padding=1)
-        self.head = CONV[dims](8, classes, 3, padding=1)
+        self.mix = CONV[dims](8, 3, 3, padding=1)
+        self.head = CONV[dims](3, classes, 1)
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for parameter in self.parameters():
@@ -62,22 +63,25 @@ class Deep(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, *space) to (N, K, *space)."""
-        return self.head(F.relu(self.features(x)))
+        return self.head(self.mix(F.relu(self.features(x))))
 
 
 class Constant(nn.Module):
     """Always the same logits, whatever the image; class 1 wins. Has a layer that nobody listens to."""
 
-    def __init__(self, channels: int = 1, dims: int = 2) -> None:
-        """Make the unused layer."""
+    def __init__(self, channels: int = 1, classes: int = 2, dims: int = 2) -> None:
+        """Make the unused layer, and a head that sees nothing but ones."""
         super().__init__()
         self.features = CONV[dims](channels, 4, 3, padding=1)
+        self.head = CONV[dims](1, classes, 1, bias=False)
+        with torch.no_grad():
+            self.head.weight.zero_()
+            self.head.weight[1] = 1.0
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, *space) to (N, 2, *space)."""
+        """(N, C, *space) to (N, K, *space)."""
         self.features(x)
-        one = torch.ones_like(x[:, :1])
-        return torch.cat([0 * one, one], 1)
+        return self.head(torch.ones_like(x[:, :1]))
 
 
 class Threshold(nn.Module):
@@ -120,13 +124,17 @@ class Context(nn.Module):
             self.features.bias.fill_(-1)
             self.features.weight[0], self.features.bias[0] = 1.0, -0.8  # marker
             self.features.weight[1], self.features.bias[1] = -1.0, 0.3  # empty
+        self.head = CONV[dims](2, 3, 1)
+        with torch.no_grad():
+            self.head.weight.zero_()
+            self.head.weight[0, 1] = 60.0  # background: empty
+            self.head.weight[2, 0] = 2.0  # infected: markers around
+            self.head.bias.copy_(torch.tensor([0.0, 0.5, 0.0]))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 1, *space) to (N, 3, *space)."""
         seen = F.relu(self.features(x))
-        empty = 60 * seen[:, 1:2]
-        infected = 2 * box_sum(seen[:, :1], self.reach)
-        return torch.cat([empty, torch.full_like(empty, 0.5), infected], 1)
+        return self.head(torch.cat([box_sum(seen[:, :1], self.reach), seen[:, 1:2]], 1))
 
 
 def context_image(dims: int = 2, seed: int = 0) -> tuple[Image, np.ndarray, np.ndarray]:

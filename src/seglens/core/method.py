@@ -69,6 +69,8 @@ class Method(Configured):
         survey: the survey's reference numbers.
         fidelity, scope, timing, needs: see the enums here.
         works_on: which models it runs on, in a word or two.
+        min_classes: how many classes, background included, the model must answer at least.
+        few_classes: why not fewer, as the end of a sentence, where ``min_classes`` is above 2.
         locates: its first heat or signed map says where the evidence is (an edited image does not).
     """
 
@@ -80,6 +82,8 @@ class Method(Configured):
     works_on: ClassVar[str] = "any model"
     needs: ClassVar[frozenset[Need]] = frozenset()
     dims: ClassVar[tuple[int, ...]] = (2, 3)
+    min_classes: ClassVar[int] = 2
+    few_classes: ClassVar[str] = ""
     locates: ClassVar[bool] = True
 
     def check(self, case: Case) -> None:
@@ -116,6 +120,7 @@ class Method(Configured):
             "cite": cls.cite,
             "survey": list(cls.survey),
             "dims": list(cls.dims),
+            "min_classes": cls.min_classes,
             "parameters": [_parameter_card(p) for p in cls.parameters()],
         }
 

@@ -106,6 +106,13 @@ def check_needs(
         raise MissingNeed(
             f"{title} works on {dims} models; {name} is {model.spec.ndim}-D.", fix="Choose another method."
         )
+    classes = len(model.spec.classes)
+    if classes < method.min_classes:
+        why = f" ({method.few_classes})" if method.few_classes else ""
+        raise MissingNeed(
+            f"{title} needs {method.min_classes} classes or more{why}; {name} has {classes}.",
+            fix="Choose a model that tells more classes apart, or another method.",
+        )
     lacking = {
         Need.LAYER: (
             not model.layered,
