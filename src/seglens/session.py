@@ -7,7 +7,7 @@ import importlib
 import platform
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -176,13 +176,22 @@ def record(method: Method, case: Case, target: Target, seconds: float) -> Record
         seed=case.run.seed,
         versions=_versions(),
         device=str(case.model.device),
-        cost={"forwards": case.run.cost.forwards, "backwards": case.run.cost.backwards},
+        cost=_cost(case),
         seconds=round(seconds, 3),
         notes=list(case.run.notes),
+        engine=dict(case.run.engine),
         fidelity=str(method.fidelity),
         cite=method.cite,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
+
+
+def _cost(case: Case) -> dict[str, Any]:
+    cost = case.run.cost
+    told: dict[str, Any] = {"forwards": cost.forwards, "backwards": cost.backwards}
+    if cost.plain:
+        told |= {"forwards of a plain loop": cost.plain, "in forwards of the whole image": round(cost.images, 2)}
+    return told
 
 
 def _prepared(method: Method, case: Case) -> Case:
@@ -194,7 +203,7 @@ def _prepared(method: Method, case: Case) -> Case:
         if made is None:
             return case
         _ARTEFACTS[key] = made
-    return Case(**{**vars(case), "artefact": _ARTEFACTS[key]})
+    return replace(case, artefact=_ARTEFACTS[key])
 
 
 def _image_record(image: Image, space: str) -> dict[str, Any]:

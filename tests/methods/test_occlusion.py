@@ -97,7 +97,8 @@ def test_agrees_with_captum_in_2d_and_3d():
             )[0, 0]
         # captum cuts its last window at the border, ours ends there: compare where the grids agree
         same = tuple(slice(0, (n - 4) // 2 * 2 + (4 if (n - 4) % 2 == 0 else 2)) for n in space)
-        np.testing.assert_allclose(answer.map.data[same], theirs.numpy()[same], atol=1e-5)
+        # captum sums in float32
+        np.testing.assert_allclose(answer.map.data[same], theirs.numpy()[same], atol=2e-4)
 
 
 def test_map_is_the_mean_over_windows_not_the_sum():

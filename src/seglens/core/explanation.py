@@ -86,9 +86,10 @@ class Record:
     seed: int
     versions: dict[str, str]
     device: str
-    cost: dict[str, int]
+    cost: dict[str, Any]
     seconds: float
     notes: list[str] = field(default_factory=list)
+    engine: dict[str, Any] = field(default_factory=dict)
     fidelity: str = "exact"
     cite: str = ""
     created: str = ""

@@ -93,6 +93,10 @@ class Method(Configured):
         """Make what later runs reuse (a trained network, a bank); ``None`` if there is nothing to make."""
         return None
 
+    def passes(self, case: Case) -> tuple[float, int] | None:
+        """What a run will about take: forwards of the whole image, and those of a straight loop; ``None``: unknown."""
+        return None
+
     def run(self, case: Case) -> Explanation:
         """Answer the question."""
         raise TypeError(f"{type(self).__name__} has no run()")

@@ -192,8 +192,26 @@ Stride = Annotated[
     int | None,
     Param("Distance between neighbouring windows.", ge=1, le=4096, unit="px", quick=4, empty="half the window"),
 ]
-FillName = Literal["mean", "blur", "black", "grey", "white", "noise"]
-Fill = Annotated[FillName, Param("What covered pixels are replaced with.")]
+FillName = Literal[
+    "mean", "rest-mean", "unit-mean", "blur", "inpaint", "noise", "permutation", "black", "grey", "white"
+]
+Fill = Annotated[
+    FillName,
+    Param(
+        "What covered pixels are replaced with: the mean of the image, of all but the region, or of themselves; the "
+        "image blurred, continued from around, as noise or with its pixels shuffled; or one grey level."
+    ),
+]
+UnitName = Literal["superpixels", "grid", "objects", "labels", "channels", "slices"]
+Units = Annotated[
+    UnitName,
+    Param(
+        "What is taken away as one: superpixels, cells of a grid, predicted objects, regions of your own labels layer, "
+        "channels, or slices of a volume."
+    ),
+]
+Pieces = Annotated[int, Param("About how many superpixels or cells of the grid.", ge=2, le=4096, quick=24)]
+Samples = Annotated[int, Param("How many perturbed copies to score.", ge=8, le=1_000_000, quick=64)]
 Layer = Annotated[
     str | None, Param("Layer of the network to look at.", source="layers", empty="chosen by looking at the network")
 ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,13 +12,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from seglens.core.errors import BadParameter
 from seglens.core.image import Image
 from seglens.core.method import Artefact
+from seglens.core.param import FillName, UnitName
 from seglens.core.run import Run
 from seglens.engine import gradients, infill
-from seglens.engine.evaluator import evaluate
-from seglens.engine.perturb import Perturbations
+from seglens.engine.evaluator import Evaluator
+from seglens.engine.perturb import Box, Covered, Perturbations
 from seglens.engine.target import FrozenTarget
+from seglens.engine.units import Units, make_units
 from seglens.models.intake import Intake
 from seglens.models.layers import default_layer, find_layer
 from seglens.models.segmentation import SegmentationModel
@@ -38,6 +43,7 @@ class Case:
         annotation: a mask that a person drew (*space).
         second: the same question to a second model.
         artefact: what the method prepared earlier.
+        siblings: further targets that will be asked with the same copies; their scores are made on the way.
     """
 
     model: SegmentationModel
@@ -51,6 +57,7 @@ class Case:
     annotation: NDArray[Any] | None = None
     second: Case | None = None
     artefact: Artefact | None = None
+    siblings: tuple[FrozenTarget, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -74,11 +81,33 @@ class Case:
     @property
     def clean_score(self) -> float:
         """The target's number on the clean image."""
-        return float(self.score(self.logits)[0])
+        return float(self.evaluator.clean[0])
+
+    @cached_property
+    def evaluator(self) -> Evaluator:
+        """What scores perturbed copies of this image."""
+        others = tuple(t for t in self.siblings if t is not self.target)
+        return Evaluator(self.model, self.x, self.logits, (self.target, *others), self.run)
+
+    @property
+    def field(self) -> Box:
+        """The part of the image on which the target can depend; all of it where the model's reach is global.
+
+        What lies outside has no influence at all, so a method looks for units, cells and windows in here.
+        """
+        return self.evaluator.field
 
     def scores(self, perturbations: Perturbations, text: str = "evaluations") -> Tensor:
-        """The target's number for every perturbed copy (N,), on the CPU."""
-        return evaluate(self.model, perturbations, self.target, self.run, text=text)
+        """The target's number for every perturbed copy (N,), float64 on the CPU."""
+        return self.evaluator.scores(perturbations, text)[:, 0]
+
+    def score_steps(self, perturbations: Perturbations, text: str = "evaluations") -> Iterator[tuple[Tensor, Tensor]]:
+        """The same bit by bit, in any order: which copies (n,), and their numbers (n,); for anytime answers.
+
+        A method that has enough may stop asking: what has not been scored costs nothing.
+        """
+        for scored in self.evaluator.steps(perturbations, text):
+            yield scored.index, scored.scores[:, 0]
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, K, *space) of input (N, C, *space), without gradients."""
@@ -103,9 +132,47 @@ class Case:
         find_layer(self.model, wanted)
         return wanted
 
-    def fill(self, name: infill.AnyFill, without: Tensor | None = None) -> Tensor:
-        """What replaces covered pixels (1, C, *space); see :func:`seglens.engine.infill.fill`."""
+    def passes(self, perturbations: Perturbations) -> tuple[float, int]:
+        """What scoring takes: forwards of the whole image, and those of a straight loop."""
+        how = self.evaluator.plan(perturbations)
+        return (how.passes + 1) * how.share, how.count
+
+    def fill(self, name: FillName, *, without: Tensor | None = None, units: Units | None = None) -> Tensor:
+        """What replaces covered pixels (1, C, *space); see :mod:`seglens.engine.infill`.
+
+        Args:
+            name: one of the fills.
+            without: (*space) boolean: what ``rest-mean`` leaves out; by default the target's region.
+            units: needed by ``unit-mean`` and ``inpaint``.
+
+        Raises:
+            BadParameter: a fill that needs units, without them.
+        """
+        own = None if units is None else infill.unit_fill(name, self.x, units)
+        if own is not None:
+            return own
+        if name in ("unit-mean", "inpaint"):
+            raise BadParameter(
+                f"The fill {name} depends on what is covered.", fix="Use mean, blur, noise or a grey level."
+            )
+        if without is None:
+            without = self.target.weights != 0
         return infill.fill(name, self.x, self.intake, generator=self.generator(), without=without)
+
+    def cover(self, boxes: Sequence[Box], name: FillName, only: Tensor | None = None) -> Covered:
+        """Copies with one window each covered; every fill has its meaning for windows here."""
+        fill: Tensor | Callable[[Box], Tensor] = infill.own_fill(name, self.x) or self.fill(name)
+        return Covered(self.x, fill, boxes, only)
+
+    def units(self, kind: UnitName, count: int) -> Units:
+        """What is taken away as one, where the target can see it; see :func:`seglens.engine.units.make_units`."""
+        return make_units(self, kind, count)
+
+    def paste(self, values: Tensor) -> Tensor:
+        """Values of the field (*field) in a whole map (*space), zero around it."""
+        out = values.new_zeros(self.shape)
+        out[self.field] = values
+        return out
 
     def generator(self) -> torch.Generator:
         """A fresh source of random numbers from the run's seed, on the CPU."""

@@ -1,76 +1,255 @@
-"""Scoring many perturbed copies of an image: batches, memory, progress and cancel in one place."""
+"""Scoring many perturbed copies of an image: crops, packing, batches, memory, progress and cancel in one place."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from seglens.core.errors import OutOfMemory
 from seglens.core.run import Run
-from seglens.engine.perturb import Perturbations
+from seglens.engine import cache, fast
+from seglens.engine.perturb import Box, Perturbations
+from seglens.engine.plan import Plan, common, moved, plan, whole
+from seglens.engine.plan import field as field_of
+from seglens.engine.reach import Reach, find_reach
+from seglens.engine.target import FrozenTarget
 from seglens.models.device import free_cache, is_out_of_memory
 from seglens.models.segmentation import SegmentationModel
 
-# On a CPU batches of small images pay, batches of large ones only cost memory.
-CPU_PIXELS = 128 * 128
+# Below this many evaluations a reach that nobody has measured yet costs more than it saves.
+MANY = 24
+ALIKE = 1e-5
 
 
-def evaluate(
-    model: SegmentationModel,
-    perturbations: Perturbations,
-    score: Callable[[Tensor], Tensor],
-    run: Run,
-    *,
-    text: str = "",
-) -> Tensor:
-    """Scores of perturbed copies.
+@dataclass(frozen=True)
+class Scored:
+    """Some of the scores.
+
+    Args:
+        index: which copies (n,).
+        scores: their numbers, (n, targets) in float64.
+    """
+
+    index: Tensor
+    scores: Tensor
+
+
+@dataclass(eq=False)
+class Evaluator:
+    """Scores perturbed copies of one image for one or many targets.
 
     Args:
         model: what they are sent through, without gradients.
-        perturbations: made batch by batch.
-        score: logits (n, K, *space) to (n, …).
-        run: batch size, progress, cancel.
-        text: what progress calls them.
-
-    Returns:
-        (N, …) on the CPU.
-
-    Raises:
-        OutOfMemory: not even one copy fits.
-        Cancelled: within one batch of the request.
+        x: clean input (1, C, *space).
+        logits: its logits (1, K, *space).
+        targets: everything that is asked of each copy; the first is the case's own.
+        run: batch size, memory, progress, cancel.
     """
-    total = len(perturbations)
-    size = run.batch or default_batch(model, perturbations.batch(0, 1))
-    scores: list[Tensor] = []
-    done = 0
-    run.progress(0, total, text)
-    while done < total:
-        try:
-            with torch.inference_mode():
-                batch = perturbations.batch(done, min(done + size, total))
-                scores.append(score(model.logits(batch)).float().cpu())
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            free_cache()
-            if size == 1:
-                raise no_memory(model) from error
-            size = max(1, size // 2)
-            run.note(f"Memory ran out; went on with batches of {size}.")
-            continue
-        run.cost.forwards += len(batch)
-        done += len(batch)
-        run.progress(done, total, text)
-    return torch.cat(scores)
+
+    model: SegmentationModel
+    x: Tensor
+    logits: Tensor
+    targets: tuple[FrozenTarget, ...]
+    run: Run
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Size of space."""
+        return tuple(self.x.shape[2:])
+
+    @cached_property
+    def reach(self) -> Reach | None:
+        """The model's reach; ``None`` if it is global or short cuts are not wanted."""
+        return None if self.run.plain else find_reach(self.model, self.run)
+
+    @cached_property
+    def field(self) -> Box:
+        """The part of the image on which the targets can depend; checked against the whole once."""
+        box = field_of(self.targets, self.shape, self.reach, self.model.spec.divisor)
+        if box == whole(self.shape) or self._same_in(box):
+            return box
+        self.run.note("The model answers differently on a crop, so the whole image is evaluated.")
+        return whole(self.shape)
+
+    def plan(self, perturbations: Perturbations) -> Plan:
+        """How these copies will be scored."""
+        if self.run.plain or ("reach" not in vars(self) and len(perturbations) < MANY):
+            return plan(perturbations, self.targets, whole(self.shape), self.shape, None)
+        return plan(perturbations, self.targets, self.field, self.shape, self.reach)
+
+    def steps(self, perturbations: Perturbations, text: str = "evaluations") -> Iterator[Scored]:
+        """Scores as they come, in whatever order the work is done.
+
+        Raises:
+            OutOfMemory: not even one copy fits.
+            Cancelled: within one batch of the request.
+        """
+        total = len(perturbations)
+        key = None if self.run.plain else cache.key(self.model, perturbations, self.run)
+        known = cache.find(key, self.targets)
+        self.run.cost.plain += total
+        if known is not None:
+            self.run.engine["scores"] = "known from an earlier run"
+            yield Scored(torch.arange(total), known)
+            return
+        made = torch.zeros(total, len(self.targets), dtype=torch.float64)
+        how = self.plan(perturbations)
+        with fast.kept_memory(), torch.inference_mode():
+            for scored in self._work(perturbations, how, text):
+                made[scored.index] = scored.scores
+                yield scored
+        cache.keep(key, self.targets, made)
+
+    def scores(self, perturbations: Perturbations, text: str = "evaluations") -> Tensor:
+        """All scores, (N, targets) in float64 on the CPU."""
+        made = torch.zeros(len(perturbations), len(self.targets), dtype=torch.float64)
+        for scored in self.steps(perturbations, text):
+            made[scored.index] = scored.scores
+        return made
+
+    @cached_property
+    def clean(self) -> Tensor:
+        """Scores of the clean image, (targets,) in float64."""
+        return torch.cat([t.combine(t.sums(self.logits[_at(t.box)], t.box)) for t in self.targets]).cpu()
+
+    def _work(self, perturbations: Perturbations, how: Plan, text: str) -> Iterator[Scored]:
+        run, share = self.run, how.share
+        if how.silent:
+            # nothing that they change can be seen by the targets
+            yield Scored(torch.tensor(how.silent), self.clean.expand(len(how.silent), -1))
+        inside = perturbations.within(how.crop) if how.cropped else perturbations
+        score, peak = self._scorer(inside, how)
+        size = fast.batch_size(self.model, round(prod(self.shape) * share), peak, run)
+        self._told(how, size)
+        done = 0
+        run.progress(0, how.passes, text)
+        while done < how.passes:
+            stop = min(done + size, how.passes)
+            try:
+                scored = score(done, stop)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                free_cache()
+                if size == 1:
+                    raise no_memory(self.model) from error
+                size = max(1, size // 2)
+                run.note(f"Memory ran out; went on with batches of {size}.")
+                continue
+            run.cost.forwards += stop - done
+            run.cost.images += (stop - done) * share
+            done = stop
+            yield scored
+            run.progress(done, how.passes, text)
+
+    def _scorer(self, inside: Perturbations, how: Plan) -> tuple[Callable[[int, int], Scored], int]:
+        """A function that scores some passes, and the bytes that one takes."""
+        if self.run.plain:
+            return lambda start, stop: self._alone(inside, how, start, stop), self.run.memory
+        x = self.x[_at(how.crop)]
+        with fast.Peak() as peak:
+            clean = self._logits(x)
+        self.run.cost.forwards += 1
+        self.run.cost.images += how.share
+        if self.run.precision != "full":
+            self._tell_error(clean, how)
+        if how.groups is None:
+            return lambda start, stop: self._alone(inside, how, start, stop), peak.bytes
+        packed = _Packed(self, inside, how, clean)
+        return packed.score, peak.bytes
+
+    def _alone(self, inside: Perturbations, how: Plan, start: int, stop: int) -> Scored:
+        logits = self._logits(inside.batch(start, stop))
+        corner = [s.start for s in how.crop]
+        columns = []
+        for t in self.targets:
+            at = common(t.box, how.crop) or how.crop
+            columns.append(t.combine(t.sums(logits[_at(moved(at, corner))], at)).cpu())
+        return Scored(torch.arange(start, stop), torch.stack(columns, 1))
+
+    def _logits(self, x: Tensor) -> Tensor:
+        if self.run.plain:
+            return self.model.logits(x)
+        with fast.precision(self.model, self.run):
+            return self.model.logits(fast.arranged(x)).float()
+
+    def _same_in(self, box: Box) -> bool:
+        """Whether the region's logits stay the same when only the crop is looked at."""
+        self.run.check()
+        with torch.inference_mode():
+            cropped = self.model.logits(self.x[_at(box)])
+        self.run.cost.forwards += 1
+        self.run.cost.images += cropped[0, 0].numel() / prod(self.shape)
+        corner = [s.start for s in box]
+        worst = max(
+            float((cropped[_at(moved(t.box, corner))] - self.logits[_at(t.box)]).abs().max()) for t in self.targets
+        )
+        return worst <= ALIKE * max(1e-12, float(self.logits.abs().max()))
+
+    def _tell_error(self, clean: Tensor, how: Plan) -> None:
+        true = self.logits[_at(how.crop)]
+        error = float((clean - true).abs().max())
+        self.run.engine["precision"] = {"kind": self.run.precision, "logit error": error}
+        self.run.note(
+            f"A preview in {self.run.precision}: logits move by up to {error:.2g} of {float(true.abs().max()):.2g}."
+        )
+
+    def _told(self, how: Plan, size: int) -> None:
+        told: dict[str, Any] = {"passes": how.passes, "instead of": how.count, "batch": size}
+        if how.cropped:
+            told["crop"] = [[s.start, s.stop] for s in how.crop]
+        if how.groups is not None:
+            told |= {"packed": True, "without effect": len(how.silent)}
+        if self.reach is not None and not self.run.plain and "reach" in vars(self):
+            told["reach"] = self.reach.widest
+        self.run.engine.setdefault("evaluations", []).append(told)
 
 
-def default_batch(model: SegmentationModel, one: Tensor) -> int:
-    """Copies per batch for inputs like ``one`` (1, C, *space)."""
-    pixels = prod(one.shape[2:])
-    return max(1, min(64, (CPU_PIXELS if model.device.type == "cpu" else 64 * CPU_PIXELS) // pixels))
+class _Packed:
+    """Scores passes in which several windows are covered at once.
+
+    What the sums of a target change by inside the box that only one window can reach is that window's doing.
+    """
+
+    def __init__(self, engine: Evaluator, inside: Perturbations, how: Plan, clean: Tensor) -> None:
+        self._engine, self._inside, self._how, self._clean = engine, inside, how, clean
+        self._corner = [s.start for s in how.crop]
+        self._sums = torch.stack(
+            [_padded(t.sums(engine.logits[_at(t.box)], t.box)[0].cpu()) for t in engine.targets]
+        )  # (targets, 2)
+
+    def score(self, start: int, stop: int) -> Scored:
+        """The windows of some groups."""
+        groups = (self._how.groups or ())[start:stop]
+        x = torch.cat([self._inside.together(g) for g in groups])
+        logits = self._engine._logits(x)
+        members = [(n, i) for i, group in enumerate(groups) for n in group]
+        scores = torch.stack([self._one(number, logits[i : i + 1]) for number, i in members])
+        return Scored(torch.tensor([n for n, _ in members]), scores)
+
+    def _one(self, number: int, logits: Tensor) -> Tensor:
+        reached = self._how.met[number]
+        sums = self._sums.clone()
+        for row, t in zip(sums, self._engine.targets, strict=True):
+            at = common(reached, t.box)
+            if at is not None:
+                here = _at(moved(at, self._corner))
+                row += _padded((t.sums(logits[here], at) - t.sums(self._clean[here], at))[0].cpu())
+        return torch.stack([t.combine(row) for row, t in zip(sums, self._engine.targets, strict=True)])
+
+
+def _padded(sums: Tensor) -> Tensor:
+    return torch.cat([sums, sums.new_zeros(2 - len(sums))])
+
+
+def _at(box: Sequence[slice]) -> tuple[slice, ...]:
+    return (slice(None), slice(None), *box)
 
 
 def no_memory(model: SegmentationModel) -> OutOfMemory:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -16,47 +15,188 @@ from seglens.core.explanation import Table
 Box = tuple[slice, ...]
 
 
-class Perturbations(Protocol):
-    """Perturbed inputs that are made when they are needed."""
+class Perturbations:
+    """Perturbed inputs that are made when they are needed.
+
+    A subclass has ``__len__`` and :meth:`batch`; the rest lets the engine save work where it can.
+    """
 
     def __len__(self) -> int:
         """How many there are."""
+        raise NotImplementedError
 
     def batch(self, start: int, stop: int) -> Tensor:
         """Some of them, (n, C, *space)."""
+        raise NotImplementedError
+
+    def within(self, box: Box) -> Perturbations:
+        """The same copies, only their pixels in a box; a subclass makes no more than these."""
+        return _Part(self, box)
+
+    @property
+    def boxes(self) -> Sequence[Box] | None:
+        """Per copy the box in which alone it differs from the image; ``None`` if nothing is known."""
+        return None
+
+    def together(self, members: Sequence[int]) -> Tensor:
+        """Several changes in one copy (1, C, *space); asked only of what has :attr:`boxes`."""
+        raise NotImplementedError
+
+    def parts(self) -> Iterable[Tensor | str] | None:
+        """What tells these copies from others, for the cache of scores; ``None``: never cache."""
+        return None
 
 
 @dataclass(frozen=True, eq=False)
-class Covered:
-    """Copies of ``x`` (1, C, *space), each with one window replaced by ``fill`` (1, C, *space).
+class _Part(Perturbations):
+    whole: Perturbations
+    box: Box
+
+    def __len__(self) -> int:
+        return len(self.whole)
+
+    def batch(self, start: int, stop: int) -> Tensor:
+        return self.whole.batch(start, stop)[(slice(None), slice(None), *self.box)]
+
+
+@dataclass(frozen=True, eq=False)
+class Covered(Perturbations):
+    """Copies of ``x`` (1, C, *space), each with one window replaced by ``fill``.
 
     Args:
         x: clean input.
-        fill: what shows where a window covers.
+        fill: what shows where a window covers: (1, C, *space), or a function from a box to (C, *box).
         windows: one box per copy.
         only: (*space) boolean: cover only these pixels of each window.
+        corner: where ``x`` starts in the image whose boxes the ``windows`` are.
     """
 
     x: Tensor
-    fill: Tensor
+    fill: Tensor | Callable[[Box], Tensor]
     windows: Sequence[Box]
     only: Tensor | None = None
+    corner: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         """One copy per window."""
         return len(self.windows)
 
+    @property
+    def boxes(self) -> Sequence[Box]:
+        """The windows."""
+        return self.windows
+
     def batch(self, start: int, stop: int) -> Tensor:
         """(n, C, *space)."""
         stop = min(stop, len(self))
         out = self.x.repeat(stop - start, *(1,) * (self.x.ndim - 1))
-        for i, window in enumerate(self.windows[start:stop]):
-            where = (slice(None), *window)
-            patch = self.fill[0][where]
-            if self.only is not None:
-                patch = torch.where(self.only[window], patch, out[i][where])
-            out[i][where] = patch
+        for one, window in zip(out, self.windows[start:stop], strict=True):
+            self._cover(one, window)
         return out
+
+    def together(self, members: Sequence[int]) -> Tensor:
+        """(1, C, *space) with all these windows covered."""
+        out = self.x.clone()
+        for member in members:
+            self._cover(out[0], self.windows[member])
+        return out
+
+    def within(self, box: Box) -> Covered:
+        """The copies inside a box; windows keep the image's coordinates."""
+        at = (slice(None), slice(None), *box)
+        fill = self.fill if callable(self.fill) else self.fill[at]
+        only = None if self.only is None else self.only[box]
+        return replace(self, x=self.x[at], fill=fill, only=only, corner=tuple(s.start for s in box))
+
+    def parts(self) -> Iterable[Tensor | str]:
+        """Image, fill, windows."""
+        yield from (self.x, str(self.windows), str(self.corner))
+        yield self.fill(self.windows[0]) if callable(self.fill) else self.fill
+        if self.only is not None:
+            yield self.only
+
+    def _cover(self, one: Tensor, window: Box) -> None:
+        corner = self.corner or (0,) * len(window)
+        inside = tuple(
+            slice(max(0, s.start - c), min(n, s.stop - c))
+            for s, c, n in zip(window, corner, one.shape[1:], strict=True)
+        )
+        if any(s.start >= s.stop for s in inside):
+            return
+        where = (slice(None), *inside)
+        if callable(self.fill):
+            patch = self.fill(window)
+            cut = (s.start + c - w.start for s, c, w in zip(inside, corner, window, strict=True))
+            patch = patch[(slice(None), *(slice(a, a + s.stop - s.start) for a, s in zip(cut, inside, strict=True)))]
+        else:
+            patch = self.fill[0][where]
+        one[where] = patch if self.only is None else torch.where(self.only[inside], patch, one[where])
+
+
+class Masks:
+    """Soft masks, one per copy, made when they are needed: 1 keeps a pixel, 0 takes it away."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+        raise NotImplementedError
+
+    def batch(self, start: int, stop: int) -> Tensor:
+        """Some of them, (n, 1 or C, *space)."""
+        raise NotImplementedError
+
+    def within(self, box: Box) -> Masks:
+        """The same masks, only their pixels in a box."""
+        return _MaskPart(self, box)
+
+    def parts(self) -> Iterable[Tensor | str] | None:
+        """What tells these masks from others; ``None``: never cache."""
+        return None
+
+
+@dataclass(frozen=True, eq=False)
+class _MaskPart(Masks):
+    whole: Masks
+    box: Box
+
+    def __len__(self) -> int:
+        return len(self.whole)
+
+    def batch(self, start: int, stop: int) -> Tensor:
+        return self.whole.batch(start, stop)[(slice(None), slice(None), *self.box)]
+
+
+@dataclass(frozen=True, eq=False)
+class Mixed(Perturbations):
+    """Copies that keep ``x`` where a mask is 1 and show ``fill`` where it is 0.
+
+    Args:
+        x, fill: (1, C, *space).
+        masks: one per copy.
+    """
+
+    x: Tensor
+    fill: Tensor
+    masks: Masks
+
+    def __len__(self) -> int:
+        """One copy per mask."""
+        return len(self.masks)
+
+    def batch(self, start: int, stop: int) -> Tensor:
+        """(n, C, *space)."""
+        m = self.masks.batch(start, min(stop, len(self))).to(self.x)
+        # where nothing is taken away the pixel stays as it is to the last bit
+        return torch.where(m == 1, self.x, m * self.x + (1 - m) * self.fill)
+
+    def within(self, box: Box) -> Mixed:
+        """The copies inside a box."""
+        at = (slice(None), slice(None), *box)
+        return Mixed(self.x[at], self.fill[at], self.masks.within(box))
+
+    def parts(self) -> Iterable[Tensor | str] | None:
+        """Image, fill, masks."""
+        masks = self.masks.parts()
+        return None if masks is None else [self.x, self.fill, *masks]
 
 
 def windows(shape: Sequence[int], size: int, stride: int) -> list[Box]:

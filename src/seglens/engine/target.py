@@ -6,7 +6,9 @@ perturbation works, and the score jumps for the wrong reason (cards A/K1, B/B0).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,10 +19,12 @@ from skimage import measure
 from torch import Tensor
 
 from seglens.core.errors import ImageMismatch, NoSuchRegion
-from seglens.core.target import Border, Box, Object, Painted, Point, Predicted, Region, Target, Value
+from seglens.core.target import Border, Object, Painted, Point, Predicted, Region, Target, Value
+from seglens.core.target import Box as TargetBox
 from seglens.models.spec import ModelSpec
 
 Labels = NDArray[Any]
+Box = tuple[slice, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,10 +51,15 @@ class FrozenTarget:
         """The pixels that count (*space)."""
         return (self.weights != 0).cpu().numpy()
 
-    @property
+    @cached_property
     def pixels(self) -> int:
         """How many pixels count."""
         return int((self.weights != 0).sum())
+
+    @cached_property
+    def positive(self) -> int:
+        """How many pixels count for it."""
+        return int((self.weights > 0).sum())
 
     def per_pixel(self, logits: Tensor) -> Tensor:
         """The chosen value of the class, (N, K, *space) to (N, *space)."""
@@ -63,18 +72,62 @@ class FrozenTarget:
         log = logits.log_softmax(1)[:, self.index]
         return log if self.value == "log-probability" else log.exp()
 
-    def __call__(self, logits: Tensor) -> Tensor:
-        """One number per sample, (N, K, *space) to (N,)."""
+    @cached_property
+    def box(self) -> Box:
+        """The pixels on which the number depends, as a box: that of the region, or everything."""
+        if self.live or self.value == "dice":
+            return tuple(slice(0, n) for n in self.weights.shape)
+        seen = [axis.nonzero().flatten() for axis in _shadows(self.weights != 0)]
+        return tuple(slice(int(s[0]), int(s[-1]) + 1) for s in seen)
+
+    def sums(self, logits: Tensor, at: Box | None = None) -> Tensor:
+        """What adds up over pixels, (N, K, *box) to (N, P) in float64; :meth:`combine` makes the number of it.
+
+        Because it adds up, what a change does here can be told apart from what another does there.
+
+        Args:
+            logits: of the pixels in ``at``.
+            at: a box of the image; by default all of it.
+        """
         values = self.per_pixel(logits)
-        space = tuple(range(1, values.ndim))
+        weights = (self.weights if at is None else self.weights[at]).to(values)
         if self.live:
             now = (logits.argmax(1) == self.index).to(values)
-            return (values * now).sum(space) / (now.sum(space).clamp(min=1) if self.mean else 1)
+            parts = [values * now, now]
+        elif self.value == "dice":
+            parts = [values * (weights > 0), values]
+        else:
+            parts = [values * weights]
+        return torch.stack([part.flatten(1).sum(1, dtype=torch.float64) for part in parts], 1)
+
+    def combine(self, sums: Tensor) -> Tensor:
+        """The number of whole sums, (…, P) to (…)."""
+        if self.live:
+            return sums[..., 0] / (sums[..., 1].clamp(min=1) if self.mean else 1)
         if self.value == "dice":
-            mask = (self.weights > 0).to(values)
-            return 2 * (values * mask).sum(space) / (values.sum(space) + mask.sum())
-        total = (values * self.weights.to(values)).sum(space)
-        return total / self.pixels if self.mean else total
+            return 2 * sums[..., 0] / (sums[..., 1] + self.positive)
+        return sums[..., 0] / self.pixels if self.mean else sums[..., 0]
+
+    def within(self, box: Box) -> FrozenTarget:
+        """The same target asked of logits of a box that holds all of :attr:`box`."""
+        return replace(self, weights=self.weights[box])
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """One number per sample, (N, K, *space) to (N,)."""
+        at = self.box
+        return self.combine(self.sums(logits[(slice(None), slice(None), *at)], at)).to(logits.dtype)
+
+    @property
+    def key(self) -> bytes:
+        """Tells targets apart, for caches."""
+        told = f"{self.index} {self.value} {self.mean} {self.live} {tuple(self.weights.shape)}"
+        return hashlib.sha256(told.encode() + self.weights.cpu().numpy().tobytes()).digest()
+
+
+def _shadows(mask: Tensor) -> list[Tensor]:
+    """Along each axis, where anything is set."""
+    return [mask.any(tuple(a for a in range(mask.ndim) if a != axis)) if mask.ndim > 1 else mask
+            for axis in range(mask.ndim)]  # fmt: skip
 
 
 def freeze(target: Target, logits: Tensor, spec: ModelSpec) -> FrozenTarget:
@@ -114,7 +167,7 @@ def region_weights(region: Region, labels: Labels, index: int, spec: ModelSpec) 
             weights[_inside(at, labels)] = 1
         case Object():
             weights = _component(region, labels, spec).astype(np.float32)
-        case Box(start, stop, predicted_only):
+        case TargetBox(start, stop, predicted_only):
             weights = np.zeros(labels.shape, np.float32)
             weights[tuple(slice(max(0, a), max(0, b)) for a, b in zip(start, stop, strict=True))] = 1
             if predicted_only:
@@ -136,7 +189,7 @@ def _class_in(region: Region, labels: Labels, spec: ModelSpec) -> int:
             return int(labels[_inside(at, labels)])
         case Object():
             return int(labels[_component(region, labels, spec)][0])
-        case Box(start, stop, _):
+        case TargetBox(start, stop, _):
             seen = labels[tuple(slice(max(0, a), max(0, b)) for a, b in zip(start, stop, strict=True))]
         case Border(of, _):
             return _class_in(of, labels, spec)
@@ -202,7 +255,7 @@ def _empty(region: Region, index: int, spec: ModelSpec) -> str:
     name = spec.classes[index].name
     if isinstance(region, Painted):
         return "The painted region is empty."
-    if isinstance(region, Box):
+    if isinstance(region, TargetBox):
         return f"The box {region.start} to {region.stop} holds no pixel of class {name}."
     return f"The model finds no pixel of class {name} in this image."
 

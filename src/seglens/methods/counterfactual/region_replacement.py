@@ -1,6 +1,6 @@
 """Region replacement: take the object away, look at what the model draws then."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -11,14 +11,11 @@ from torch import Tensor
 from seglens.core.errors import NoSuchRegion
 from seglens.core.explanation import Explanation, Layer
 from seglens.core.method import Fidelity, Method, Scope
-from seglens.core.param import Param
+from seglens.core.param import Fill, Param
 from seglens.engine import masks
 from seglens.engine.case import Case
+from seglens.engine.units import one_unit
 
-Filling = Annotated[
-    Literal["rest-mean", "mean", "blur", "noise", "black", "grey", "white"],
-    Param("What replaces the region: rest-mean is the mean of all other pixels."),
-]
 Dilate = Annotated[int, Param("Grow the region by this much before it is replaced.", ge=0, le=256, unit="px")]
 Feather = Annotated[float, Param("Width of the soft edge of the replaced patch.", ge=0, le=64, unit="px")]
 
@@ -37,7 +34,7 @@ class RegionReplacement(Method):
     scope = Scope.REGION
     locates = False
 
-    fill: Filling = "rest-mean"
+    fill: Fill = "rest-mean"
     dilate: Dilate = 0
     feather: Feather = 0.0
 
@@ -72,7 +69,7 @@ class RegionReplacement(Method):
             blurred = ndimage.gaussian_filter(patch.astype(np.float32), self.feather)
             # inside the region the old pixels must be gone, so the edge softens outwards only
             soft = torch.from_numpy(np.where(patch, 1, blurred)).to(case.x)
-        edited = soft * case.fill(self.fill, without=where) + (1 - soft) * case.x
+        edited = soft * case.fill(self.fill, without=where, units=one_unit(where)) + (1 - soft) * case.x
         return edited, case.forward(edited)
 
     def _control(self, case: Case, patch: NDArray[Any]) -> str:

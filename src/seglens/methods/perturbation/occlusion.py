@@ -26,14 +26,28 @@ class Occlusion(Method):
     where: Where = "whole"
     scale: Scale = "none"
 
+    def passes(self, case: Case) -> tuple[float, int]:
+        """As many as the windows need that cannot share one."""
+        return case.passes(self._copies(case))
+
     def run(self, case: Case) -> Explanation:
         """A signed map (positive: the target needs these pixels), the window that hurts most, raw drops."""
+        copies = self._copies(case)
+        drops = torch.zeros(len(copies), dtype=torch.float64)
+        for which, scores in case.score_steps(copies, "windows"):
+            drops[which] = case.clean_score - scores
+            case.run.partial(lambda: self._answer(case, copies, drops))
+        return self._answer(case, copies, drops)
+
+    def _copies(self, case: Case) -> Covered:
         boxes = placed(case, self.window, self.stride, self.where)
         only = torch.from_numpy(case.target.region).to(case.x.device) if self.where == "object" else None
-        covered = Covered(case.x, case.fill(self.fill), boxes, only)
-        drops = case.clean_score - case.scores(covered, "windows").double()
+        return case.cover(boxes, self.fill, only)
+
+    def _answer(self, case: Case, copies: Covered, drops: torch.Tensor) -> Explanation:
+        boxes = copies.windows
         values = spread(boxes, drops, case.shape)
-        values = values if only is None else values * only.cpu()
+        values = values if copies.only is None else values * copies.only.cpu()
         worst = boxes[int(drops.argmax())]
         needed = np.zeros(case.shape, np.uint8)
         needed[worst] = 1

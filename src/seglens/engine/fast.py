@@ -1,0 +1,132 @@
+"""Plain evaluations at about half the price: memory that is kept, layout that convolutions like, batches that fit."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from seglens.core.run import Run
+from seglens.models.segmentation import SegmentationModel
+
+# Numbers of glibc's mallopt, and the values that it starts with or comes to by itself.
+TRIM_THRESHOLD, MMAP_MAX = -1, -4
+USUAL = {TRIM_THRESHOLD: 64 * 2**20, MMAP_MAX: 65536}
+CPU_PIXELS = 2**20  # pixels of a batch; more only costs memory
+MOST = {"cpu": 64, "cuda": 256, "mps": 64}
+
+_lock = threading.Lock()
+_users = 0
+
+
+@cache
+def _glibc() -> Any:
+    if not sys.platform.startswith("linux"):
+        return None
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        return libc if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim") else None
+    except OSError:
+        return None
+
+
+@contextmanager
+def kept_memory() -> Iterator[None]:
+    """Keep freed memory for the next layer while this lasts; then give it back to the system.
+
+    By default glibc returns every large tensor at once, and the next one costs a page fault per 4 KiB: a third of
+    the time of a network on a CPU. The setting is the process's, so it lasts only as long as the work. Elsewhere
+    than on Linux with glibc this does nothing.
+    """
+    global _users
+    libc = _glibc()
+    if libc is None:
+        yield
+        return
+    with _lock:
+        _users += 1
+        if _users == 1:
+            libc.mallopt(MMAP_MAX, 0)
+            libc.mallopt(TRIM_THRESHOLD, 2**31 - 1)
+    try:
+        yield
+    finally:
+        with _lock:
+            _users -= 1
+            if _users == 0:
+                for number, value in USUAL.items():
+                    libc.mallopt(number, value)
+                libc.malloc_trim(0)
+
+
+def arranged(x: Tensor) -> Tensor:
+    """The same values (N, C, *space) in the layout in which convolutions are fastest."""
+    layout = torch.channels_last if x.ndim == 4 else torch.channels_last_3d
+    return x.contiguous(memory_format=layout)
+
+
+def precision(model: SegmentationModel, run: Run) -> Any:
+    """A context in which the network runs in the precision that was asked for."""
+    if run.precision == "full":
+        return nullcontext()
+    return torch.autocast(model.device.type, torch.bfloat16)
+
+
+class Peak(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Measures how many bytes the tensors made inside take at most at a time."""
+
+    def __init__(self) -> None:
+        """Nothing seen yet."""
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now = self.bytes = 0
+        self._seen: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run the operation and count what is new."""
+        out = func(*args, **(kwargs or {}))
+        for t in tree_leaves(out):
+            if isinstance(t, Tensor):
+                self._count(t)
+        return out
+
+    def _count(self, t: Tensor) -> None:
+        storage = t.untyped_storage()
+        key, size = storage.data_ptr(), storage.nbytes()
+        if key in self._seen:
+            return
+        self._seen.add(key)
+        self.now += size
+        self.bytes = max(self.bytes, self.now)
+        weakref.finalize(t, self._gone, key, size)
+
+    def _gone(self, key: int, size: int) -> None:
+        if key in self._seen:
+            self._seen.discard(key)
+            self.now -= size
+
+
+def batch_size(model: SegmentationModel, pixels: int, peak: int, run: Run) -> int:
+    """Copies per batch: as many as the memory takes, and on a CPU no more than pays.
+
+    Args:
+        model: where it runs.
+        pixels: of one copy.
+        peak: bytes that one copy needs on its way through the network.
+        run: a batch that was asked for, and the memory there is.
+    """
+    if run.batch is not None:
+        return run.batch
+    most = MOST.get(model.device.type, 64)
+    if model.device.type == "cpu":
+        most = min(most, CPU_PIXELS // pixels)
+    return max(1, min(most, run.memory // max(1, peak)))
