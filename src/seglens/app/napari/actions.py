@@ -215,12 +215,19 @@ class Actions(QObject):
         results.outline(viewer)
         makers = results.explanation_makers(viewer, plan.layer, plan.frame, answer, limits, spec, plan.method.title)
         record = answer.record.to_dict() if answer.record is not None else {}
-        made = Made(record, plan.image, plan.target.region, text=answer.text)
+        made = Made(
+            record, plan.image, plan.target.region, title=plan.method.title, text=answer.text, tables=answer.tables,
+            figures=answer.figures, frame=plan.frame, source_id=layer_id(plan.layer),
+        )  # fmt: skip
         inserter = Inserter(viewer, makers[::-1], self)
-        inserter.done.connect(lambda: self.session.keep(made, inserter.layers))
+        inserter.done.connect(lambda: self._kept(made, inserter))
         inserter.start()
         self._inserter = inserter
         self._finish(job, answer.text or words.finished(plan.method.title, job.seconds))
+
+    def _kept(self, made: Made, inserter: Inserter) -> None:
+        self.session.keep(made, inserter.layers)
+        self.session.show(made)
 
     def _finish(self, job: Job, sentence: str) -> None:
         notes = " ".join(job.run.notes)

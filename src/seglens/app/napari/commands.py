@@ -85,6 +85,11 @@ def new_target() -> None:
     _do(lambda dock: dock.jobs.new_target(), tab=1)
 
 
+def open_plots() -> None:
+    """The plots and tables of the chosen map."""
+    _do(lambda dock: dock.open_plots())
+
+
 def copy_as_cli() -> None:
     """The run of the selected layer as a command."""
     _do(lambda dock: dock.copy("cli"))
@@ -109,7 +114,7 @@ def open_preferences() -> None:
                 action.trigger()
 
 
-def _do(what: Callable[[SegLensDock], None], *, tab: int | None = None) -> None:
+def _do(what: Callable[[SegLensDock], object], *, tab: int | None = None) -> None:
     viewer = napari.current_viewer()
     dock = None if viewer is None else dock_of(viewer)
     if dock is None:

@@ -9,7 +9,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtGui import QKeyEvent
 from qtpy.QtWidgets import QApplication, QTabWidget, QWidget
 
-from seglens.app.napari import commands, copying, look, notify, words
+from seglens.app.napari import commands, copying, look, notify, plots, words
 from seglens.app.napari.actions import Actions
 from seglens.app.napari.explain_tab import ExplainTab
 from seglens.app.napari.footer import Footer
@@ -71,6 +71,10 @@ class SegLensDock(QWidget):
         """As :meth:`copied`, for buttons and commands."""
         self.copied(kind)
 
+    def open_plots(self) -> plots.Plots | None:
+        """Open the dock with plots and tables, or bring it to the front."""
+        return plots.open_in(self.session)
+
     def run(self) -> None:
         """Do what the button says."""
         if self.footer.job == "explain":
@@ -96,6 +100,7 @@ class SegLensDock(QWidget):
         target.new_target.connect(actions.new_target)
         target.toggle_sign.connect(actions.toggle_sign)
         self.explain.result.copy.connect(self.copy)
+        self.explain.result.plots.connect(self.open_plots)
         self.destroyed.connect(actions.stop_all)
 
     def _acted(self, action: str) -> None:

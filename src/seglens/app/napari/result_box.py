@@ -24,6 +24,7 @@ class ResultBox(QWidget):
     """
 
     copy = Signal(str)
+    plots = Signal()
 
     def __init__(self, session: ViewerSession) -> None:
         """Build list and buttons."""
@@ -51,6 +52,10 @@ class ResultBox(QWidget):
         python.setToolTip("The script that makes this map again")
         cli.clicked.connect(partial(self.copy.emit, "cli"))
         python.clicked.connect(partial(self.copy.emit, "python"))
+        self.plot = QPushButton(words.PLOTS)
+        self.plot.setObjectName("plots")
+        self.plot.setToolTip(words.PLOTS_HINT)
+        self.plot.clicked.connect(self.plots)
         self.unit = look.text(muted=True)
         self.controls = QWidget()
         inner = look.column(self.controls)
@@ -59,7 +64,7 @@ class ResultBox(QWidget):
         inner.addWidget(self.compare)
         inner.addWidget(look.row(cli, python))
         layout = look.column(self)
-        for widget in (self.empty, self.list, self.controls):
+        for widget in (self.empty, self.list, self.plot, self.controls):
             layout.addWidget(widget)
         look.calm(self)
         self._connect()
@@ -117,6 +122,8 @@ class ResultBox(QWidget):
 
     def _connect(self) -> None:
         viewer = self._session.viewer
+        link(self, self._show_plots, self._session.shown_changed)
+        self._show_plots()
         if viewer is not None:
             events = viewer.layers.events
             link(self, self.refresh, events.inserted, events.removed)
@@ -136,11 +143,20 @@ class ResultBox(QWidget):
             if results.is_map(other):
                 other.visible = other is layer
         self._show_current()
+        made = self._session.made.get(layer_id(layer))
+        if made is not None:
+            self._session.show(made)
+
+    def _show_plots(self, _event: object = None) -> None:
+        shown = self._session.shown
+        self.plot.setVisible(shown is not None and bool(shown.tables or shown.figures))
 
     def _show_current(self) -> None:
         layer = self.current
         if layer is None:
             return
+        if self._session.shown is None:
+            self._session.show(self._session.made.get(layer_id(layer)))
         mark = layer.metadata.get("seglens", {})
         kind, unit = mark.get("kind", "heat"), mark.get("unit", "")
         names = colours.SIGNED if kind == "signed" else colours.HEAT

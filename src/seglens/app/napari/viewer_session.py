@@ -15,6 +15,7 @@ from napari.components import ViewerModel
 from napari.layers import Layer
 from psygnal import Signal, SignalGroupDescriptor
 
+from seglens.core.explanation import Figure, Table
 from seglens.core.method import Method
 from seglens.models.spec import ModelSpec
 
@@ -115,14 +116,28 @@ class Model:
     suggested: bool = False
 
 
-@dataclass
+@dataclass(eq=False)
 class Made:
-    """A run that made layers: enough to copy it and to run it again."""
+    """A run that made layers: enough to copy it and to run it again, and what it told beside them.
+
+    Args:
+        record: how to run it again; empty for an answer that was stopped early.
+        image, region: what was asked about.
+        title, text: what was asked, and the answer in words.
+        tables, figures: what the answer holds beside its layers.
+        frame, source_id: where the image that was explained lies in its layer.
+        layer_ids: the layers that it made.
+    """
 
     record: dict[str, Any]
     image: Any = None
     region: Any = None
+    title: str = ""
     text: str = ""
+    tables: tuple[Table, ...] = ()
+    figures: tuple[Figure, ...] = ()
+    frame: Any = None
+    source_id: str = ""
     layer_ids: list[str] = field(default_factory=list)
 
 
@@ -131,6 +146,7 @@ class ViewerSession:
 
     made_changed = Signal()
     axes_changed = Signal()
+    shown_changed = Signal()
 
     def __init__(self, viewer: ViewerModel) -> None:
         """Start empty and follow the layers of a viewer."""
@@ -142,6 +158,7 @@ class ViewerSession:
         self.axes: dict[str, str] = {}
         self.channels: dict[str, tuple[int, ...]] = {}
         self.made: dict[str, Made] = {}
+        self.shown: Made | None = None
         self.values: dict[str, dict[str, Any]] = {}
         viewer.layers.events.removed.connect(self._forget)
 
@@ -170,6 +187,12 @@ class ViewerSession:
             layer.metadata[MARK] = {**layer.metadata.get(MARK, {}), "record": made.record}
         self.made_changed.emit()
 
+    def show(self, made: Made | None) -> None:
+        """Make an answer the one whose tables and figures are looked at."""
+        if made is not self.shown:
+            self.shown = made
+            self.shown_changed.emit()
+
     def set_axes(self, layer: Layer, axes: str) -> None:
         """Name the axes of a layer."""
         self.axes[layer_id(layer)] = axes
@@ -183,8 +206,12 @@ class ViewerSession:
         gone = layer_id(event.value)
         self.axes.pop(gone, None)
         self.channels.pop(gone, None)
-        if self.made.pop(gone, None) is not None:
+        made = self.made.pop(gone, None)
+        if made is not None:
             self.made_changed.emit()
+        # an answer lives as long as one of its layers
+        if made is not None and made is self.shown and not any(key in self.made for key in made.layer_ids):
+            self.show(None)
 
 
 def layer_id(layer: Layer) -> str:

@@ -78,6 +78,21 @@ TRUST_HINT = "Loads it now, and remembers the answer for exactly this file."
 RESULT_EMPTY = "Maps that you make appear here. Tick two or more to see them side by side."
 COMPARE = "Compare in grid"
 COMPARE_STOP = "Leave the grid"
+PLOTS = "Plots and tables"
+PLOTS_TITLE = "SegLens plots"
+PLOTS_HINT = "The numbers behind this map, below the picture"
+PLOTS_EMPTY = "Plots and tables of the map that you choose under Maps appear here, if its method makes any."
+PLOTS_NONE = "{title} answers with maps only: it has no plot and no table."
+TABLE_HINT = "Click a row to go there."
+COPY_TABLE = "Copy"
+COPY_TABLE_HINT = "All rows, as text that spreadsheets understand"
+SAVE_TABLE = "Save CSV…"
+SAVE_TABLE_HINT = "All rows, with all digits"
+SAVE_PICTURE = "Save picture…"
+SAVE_PICTURE_HINT = "This plot as PNG, SVG or PDF"
+TABLE_COPIED = "Copied {rows} rows. Paste them into a spreadsheet."
+SAVED = "Saved {path}."
+ROW_NOWHERE = "The image that this row is about is no longer open."
 COPIED = "Copied. Paste it into a {where}."
 NOTHING_TO_COPY = "Select a layer that SegLens made; then its run can be copied."
 NO_VIEWER = "There is no viewer open."
@@ -149,6 +164,11 @@ def finished(what: str, seconds: float) -> str:
 def stopped(what: str) -> str:
     """A run was cancelled."""
     return f"{what} stopped. What was finished is kept."
+
+
+def not_saved(path: str, error: OSError) -> tuple[str, str]:
+    """A file could not be written: what happened, and what to do."""
+    return f"{path} could not be written: {error.strerror or error}.", "Choose another folder or name."
 
 
 def unexpected(error: BaseException) -> tuple[str, str]:
