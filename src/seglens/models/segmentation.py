@@ -79,7 +79,7 @@ class SegmentationModel:
         """
         self._check_input(x)
         space = tuple(x.shape[2:])
-        padded = self._padded(space)
+        padded = self.padded(space)
         if padded != space:
             margins = [n for size, full in zip(space, padded, strict=True) for n in (full - size, 0)][::-1]
             x = F.pad(x, margins, mode="replicate")
@@ -102,7 +102,12 @@ class SegmentationModel:
             outs.append(pick_output(self.module(full), self.spec, ndim=x.ndim)[: len(part)])
         return torch.cat(outs)
 
-    def _padded(self, space: tuple[int, ...]) -> tuple[int, ...]:
+    def padded(self, space: tuple[int, ...]) -> tuple[int, ...]:
+        """The size at which the network sees a space of this size: its far ends are padded.
+
+        Raises:
+            ImageMismatch: larger than a fixed graph can take.
+        """
         fixed, divisor = self.spec.size, self.spec.divisor
         if fixed is None:
             return tuple(-(-max(n, self.spec.min_size) // divisor) * divisor for n in space)
