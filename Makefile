@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 export PYTHON
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test check setup system wheel benchmark clean
+.PHONY: demo test check setup system wheel benchmark benchmark-memory clean
 
 demo: setup
 	$(BIN)/seglens demo --out demo
@@ -38,6 +38,9 @@ wheel: setup
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
 
 benchmark: setup
+	$(BIN)/python -m benchmarks --write-docs $(BENCHMARK)
+
+benchmark-memory: setup
 	$(BIN)/python benchmarks/memory_20k.py
 
 clean:

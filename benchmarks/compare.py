@@ -1,0 +1,261 @@
+"""All contenders of all questions, each in a fresh process, one after another; answers set side by side."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import multiprocessing
+import os
+import platform
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks import worker
+from benchmarks.loop import targets
+from benchmarks.questions import QUESTIONS, WINDOW, Question, Sizes, scenes
+from benchmarks.scenes import MANY, Scene
+from seglens.core.threads import wait_politely
+
+ROOT = Path(__file__).resolve().parent.parent
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """How much to do.
+
+    Args:
+        sizes: shapes by number of axes.
+        only, contenders: regular expressions for names of questions and of contenders.
+        networks: a regular expression.
+        threads: of every process.
+        seconds: that a contender other than ours may take; what is left is scaled.
+        limit: seconds after which ours is stopped and scaled too.
+        forwards: ordinary forwards before each contender (half as many after).
+        repeats: for the accuracy of Kernel SHAP.
+    """
+
+    sizes: Sizes
+    only: str = ""
+    contenders: str = ""
+    networks: str = ""
+    threads: int = 2
+    seconds: float = 6.0
+    limit: float = 90.0
+    forwards: int = 3
+    repeats: int = 20
+
+
+@dataclass
+class Cell:
+    """What one contender gave to one question."""
+
+    question: Question
+    contender: str
+    told: dict[str, Any]
+    arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
+
+
+def run(plan: Plan, say: Say) -> dict[str, Any]:
+    """Measure; plain data as it stands in ``results/peers.json``."""
+    accuracy = _accuracy(plan, say)
+    rows = []
+    for scene in scenes(plan.sizes):
+        if re.search(plan.networks, scene.network):
+            rows += _scene(scene, plan, accuracy.get("passes", {}), say)
+    return {"machine": machine(plan), "accuracy": accuracy, "rows": rows}
+
+
+def machine(plan: Plan) -> dict[str, Any]:
+    """What it ran on, without names."""
+    versions = {p: importlib.metadata.version(p) for p in ("seglens", "torch", "numpy", "captum", "monai")}
+    return {
+        "system": platform.system(),
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": plan.threads,
+        "python": platform.python_version(),
+        **versions,
+        "seconds per contender": plan.seconds,
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+    }
+
+
+def _accuracy(plan: Plan, say: Say) -> dict[str, Any]:
+    if not (re.search(plan.only, "kernel-shap") and plan.repeats):
+        return {}
+    told, _ = launch({"accuracy": True, "repeats": plan.repeats}, plan)
+    say(f"accuracy of Kernel SHAP: {json.dumps(told)}")
+    return told
+
+
+def _scene(scene: Scene, plan: Plan, passes: dict[str, int], say: Say) -> list[dict[str, Any]]:
+    """The rows of one scene."""
+    cells: list[Cell] = []
+    for question, contender in _jobs(scene, plan):
+        spec = {
+            "question": question.name, "contender": contender, "network": scene.network, "shape": scene.shape,
+            "seconds": plan.seconds, "limit": plan.limit, "forwards": _forwards(scene, plan), "passes": passes,
+        }  # fmt: skip
+        cell = Cell(question, contender, *launch(spec, plan))
+        cells.append(cell)
+        say(f"{scene.name:24} {question.name:18} {contender:28} {_short(cell.told)}")
+    for cell, following in zip(cells, [*cells[1:], None], strict=True):
+        _in_forwards(cell.told, following.told if following else {})
+    return [row(scene, q, cells) for q in QUESTIONS if any(c.question is q for c in cells)]
+
+
+def _jobs(scene: Scene, plan: Plan) -> Iterator[tuple[Question, str]]:
+    """Question and contender, in the order in which they run: the loops last, as they leave their process as it was."""
+    asked = [q for q in QUESTIONS if q.asked_of(scene) and re.search(plan.only, q.name)]
+    jobs = [(q, c) for q in asked for c in q.contenders if re.search(plan.contenders, c)]
+    yield from sorted(jobs, key=lambda job: job[1] == "loop")
+
+
+def _forwards(scene: Scene, plan: Plan) -> int:
+    return plan.forwards if scene.size <= 1024**2 else min(2, plan.forwards)
+
+
+def launch(spec: dict[str, Any], plan: Plan) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Start a process, wait for it, read what it says; ``failed`` holds its last words if it ended badly."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        process = _processes(plan).Process(target=worker.answer, args=({**spec, "threads": plan.threads}, name))
+        process.start()
+        process.join()
+        if not (folder / "answer.json").exists():
+            return {"before": [], "after": [], "failed": f"the process ended with code {process.exitcode}"}, {}
+        told: dict[str, Any] = json.loads((folder / "answer.json").read_text())
+        arrays = dict(np.load(folder / "answer.npz")) if (folder / "answer.npz").exists() else {}
+        return told, arrays
+
+
+@cache
+def _processes(plan: Plan) -> Any:
+    """Processes that start from one that has done nothing but import the libraries, as MONAI's import takes seconds."""
+    wait_politely()
+    os.environ |= {"OMP_NUM_THREADS": str(plan.threads), "MKL_NUM_THREADS": str(plan.threads)}
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    needed = {
+        "captum.attr": re.search(plan.contenders, "captum"),
+        "monai.networks.nets": re.search(plan.networks, "basicunet"),
+        "monai.visualize": re.search(plan.contenders, "monai"),
+    }
+    context.set_forkserver_preload(["benchmarks.worker", *(name for name, wanted in needed.items() if wanted)])
+    return context
+
+
+def _in_forwards(told: dict[str, Any], following: dict[str, Any]) -> None:
+    """Add ``unit``, the median ordinary forward before and after, and the cost in units of it.
+
+    Ours may change the allocator of its process, so what stands after it is the forward before the next contender.
+    """
+    if "wall" not in told:
+        return
+    around = told["before"] + (told["after"] or following.get("before", []))
+    told["unit"] = {key: median(f[key] for f in around) for key in ("wall", "cpu")}
+    told["forwards"] = {key: told[key] / told["unit"][key] for key in ("wall", "cpu")}
+    if "again" in told:
+        told["again"]["forwards"] = told["again"]["wall"] / told["unit"]["wall"]
+
+
+def row(scene: Scene, question: Question, cells: list[Cell]) -> dict[str, Any]:
+    """One question on one scene: every contender's cost, the best peer, the differences."""
+    own = [c for c in cells if c.question is question]
+    told = {c.contender: _kept(c.told) for c in own}
+    for name, factor in question.borrows.items():
+        source = next((c for c in cells if c.question.name == "occlusion" and c.contender == name), None)
+        if source is not None and "wall" in source.told:
+            told[name] = _borrowed(source.told, factor)
+    ours = next((c for c in own if c.contender == "ours"), None)
+    compared = [c for c in cells if c.question is question or (c.contender == "loop" and question.borrows)]
+    for cell in compared:
+        found = difference(scene, question, ours, cell) if ours else None
+        if found is not None and cell.contender in told:
+            told[cell.contender]["difference"] = found
+    peers = {n: t["forwards"]["wall"] for n, t in told.items() if n not in ("ours", "loop") and "forwards" in t}
+    best = min(peers, key=peers.__getitem__, default=None)
+    mine = told.get("ours", {}).get("forwards")
+    return {
+        "question": question.name, "title": question.title, "network": scene.network, "shape": list(scene.shape),
+        "evaluations": question.evaluations(scene), "contenders": told, "best_peer": best,
+        "times": peers[best] / mine["wall"] if best and mine else None,
+    }  # fmt: skip
+
+
+def _kept(told: dict[str, Any]) -> dict[str, Any]:
+    """Without the single forwards."""
+    kept = {k: v for k, v in told.items() if k not in ("before", "after")}
+    if "details" in kept:
+        kept["details"] = {k: v for k, v in kept["details"].items() if k != "targets"}
+    return _rounded(kept)
+
+
+def _borrowed(told: dict[str, Any], factor: int) -> dict[str, Any]:
+    costs = {key: factor * told[key] for key in ("wall", "cpu")}
+    forwards = {key: factor * value for key, value in told["forwards"].items()}
+    return _rounded({**costs, "unit": told["unit"], "forwards": forwards, "scaled": told["scaled"], "borrowed": factor})
+
+
+def difference(scene: Scene, question: Question, ours: Cell, other: Cell) -> dict[str, float] | None:
+    """Largest difference of ours from another answer, absolute and as a share of the largest value; if comparable."""
+    if other is ours or not ours.arrays or not other.arrays:
+        return None
+    if "channels" in ours.arrays:
+        count = len(other.arrays["channels"])
+        return _apart(ours.arrays["channels"][:count], other.arrays["channels"])
+    at = {tuple(s): i for i, s in enumerate(ours.arrays["starts"].tolist())}
+    places = [tuple(s) for s in other.arrays["starts"].tolist()]
+    mine = ours.arrays["drops"][[at[p] for p in places]]
+    if "map" in other.arrays:
+        return _apart(_spread(scene, places, mine[:, 0]), other.arrays["map"])
+    names = [f"object {i}" for i in range(MANY)] if question.target == "many" else [question.target]
+    known = targets(scene) if other.contender == "loop" else (question.target,)
+    return _apart(mine, other.arrays["drops"][:, [known.index(n) for n in names]])
+
+
+def _apart(a: NDArray[Any], b: NDArray[Any]) -> dict[str, float]:
+    largest, scale = float(np.abs(a - b).max()), float(np.abs(b).max())
+    return {
+        "largest": largest,
+        "relative": largest / scale if scale else float(largest > 0),
+        "compared": int(np.size(b)),
+    }
+
+
+def _spread(scene: Scene, places: list[tuple[int, ...]], drops: NDArray[Any]) -> NDArray[np.float64]:
+    """Per pixel the mean of the drops of the windows that cover it."""
+    total, count = np.zeros(scene.shape), np.zeros(scene.shape)
+    for place, drop in zip(places, drops, strict=True):
+        box = tuple(slice(p, p + WINDOW) for p in place)
+        total[box] += drop
+        count[box] += 1
+    return total / np.maximum(count, 1)
+
+
+def _rounded(data: dict[str, Any]) -> dict[str, Any]:
+    """Four digits are more than the clock has."""
+    out = {}
+    for key, value in data.items():
+        short = float(f"{value:.4g}") if isinstance(value, float) else value
+        out[key] = _rounded(value) if isinstance(value, dict) else short
+    return out
+
+
+def _short(told: dict[str, Any]) -> str:
+    if "wall" not in told:
+        return str(told.get("skipped") or told.get("failed"))
+    scaled = "~" if told["scaled"] else " "
+    return f"{scaled}{told['wall']:9.2f} s, {told['memory_mib']:6.0f} MiB, {told['done']} of {told['total']}"

@@ -1,0 +1,121 @@
+"""SegLens, through its public calls alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import seglens.session
+from benchmarks.contender import Asked, Go, Outcome, Skip
+from benchmarks.scenes import MANY
+from seglens.core.catalogue import METHODS
+from seglens.core.errors import Cancelled
+from seglens.core.explanation import Explanation
+from seglens.core.run import Run
+
+CHECKED = 48  # copies of the small run that is compared with the engine's own plain loop
+
+
+class Watch:
+    """Progress that stops the work after a while, and can tell how long all of it would have taken."""
+
+    def __init__(self, limit: float) -> None:
+        """``limit`` in seconds."""
+        self.run = Run(on_progress=self)
+        self.limit, self.start = limit, time.perf_counter()
+        self.text, self.first, self.last = "", 0.0, (0.0, 0, 1)
+
+    def __call__(self, done: int, total: int, text: str) -> None:
+        """Note the time; cancel when it is up."""
+        now = time.perf_counter() - self.start
+        if text != self.text or done == 0:
+            self.text, self.first = text, now
+        self.last = (now, done, total)
+        if now > self.limit and done < total:
+            self.run.cancel()
+
+    def scaled(self) -> float:
+        """Seconds that the whole would have taken."""
+        now, done, total = self.last
+        if not done:
+            raise Skip(f"nothing was done within {self.limit:.0f} s")
+        return self.first + (now - self.first) * total / done
+
+
+def ours(asked: Asked) -> Go:
+    """One question with ``explain``, or fifty targets with ``explain_many``.
+
+    Raises:
+        Skip: the method, or the call for many targets, is not there.
+    """
+    question, scene = asked.question, asked.scene
+    if question.method not in METHODS:
+        raise Skip(f"SegLens has no method {question.method} yet")
+    METHODS[question.method]  # its module is imported now, not while the clock runs
+    many = question.target == "many"
+    if many and not hasattr(seglens.session, "explain_many"):
+        raise Skip("SegLens cannot explain many targets at once yet")
+    model, image = scene.model(), scene.image()
+    wanted = [scene.target(n) for n in ([f"object {i}" for i in range(MANY)] if many else [question.target])]
+    parameters = dict(question.parameters)
+    if question.name == "kernel-shap":
+        parameters["samples"] = asked.passes.get("ours", 500)
+
+    def go() -> Outcome:
+        watch = Watch(asked.limit)
+        try:
+            if many:
+                answers = seglens.session.explain_many(
+                    question.method, image, model, wanted, run=watch.run, **parameters
+                )
+            else:
+                answers = [
+                    seglens.session.explain(question.method, image, model, wanted[0], run=watch.run, **parameters)
+                ]
+        except Cancelled:
+            _, done, total = watch.last
+            return Outcome(done, total, details=spent(watch.run), seconds=watch.scaled())
+        return Outcome(asked.total, asked.total, arrays(question.method, answers), spent(watch.run, parameters))
+
+    return go
+
+
+def checked(asked: Asked) -> dict[str, float] | None:
+    """Short cuts against the engine's own plain loop with the same draws: largest difference of the maps.
+
+    For methods that draw at random, where no other program draws the same.
+    """
+    if "samples" not in {p.name for p in METHODS[asked.question.method].parameters()}:
+        return None
+    scene = asked.scene
+    parameters = {**asked.question.parameters, "samples": CHECKED}
+    target = scene.target(asked.question.target)
+    fast, plain = (
+        seglens.session.explain(asked.question.method, scene.image(), scene.model(), target, run=run, **parameters)
+        for run in (Run(seed=1), Run(seed=1, plain=True, batch=1))
+    )
+    a, b = np.asarray(fast.map.data, np.float64), np.asarray(plain.map.data, np.float64)
+    return {"largest": float(np.abs(a - b).max()), "relative": float(np.abs(a - b).max() / np.abs(b).max())}
+
+
+def arrays(method: str, answers: Sequence[Explanation]) -> dict[str, NDArray[Any]]:
+    """What can be compared: drops of windows (n, T) with their starts, or of channels."""
+    table = answers[0].tables[0].columns
+    if method == "occlusion":
+        drops = np.stack([np.array(a.tables[0].columns["drop"], float) for a in answers], 1)
+        return {"drops": drops, "starts": np.stack([np.array(v) for n, v in table.items() if n.endswith("start")], 1)}
+    if method == "seg-ablation-cam":
+        order = np.argsort(np.array(table["channel"], int))
+        return {"channels": np.array(table["drop"], float)[order]}
+    return {}
+
+
+def spent(run: Run, parameters: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What the engine says it did."""
+    told = {"forwards": run.cost.forwards, "plain": run.cost.plain, "images": round(run.cost.images, 2)}
+    samples = {"samples": parameters["samples"]} if parameters and "samples" in parameters else {}
+    return told | samples | {"engine": run.engine, "notes": run.notes}

@@ -1,0 +1,149 @@
+"""Networks, images and targets: the same ones for every contender, drawn by a seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from math import prod
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from seglens.core.image import Image
+from seglens.core.target import Painted, Predicted, Target
+from seglens.models.nets.unet import UNet
+from seglens.models.segmentation import SegmentationModel
+from seglens.models.spec import ModelSpec, Normalisation, classes_from
+
+CHANNELS, CLASSES = 3, 4
+NETWORKS = {"basicunet": 2, "unet": 2, "unet3d": 3}  # and their number of space axes
+DIVISORS = {"basicunet": 16, "unet": 4, "unet3d": 4}
+# a layer of 256 channels for ablation: the bottleneck
+LAYERS = {"basicunet": "down_4.convs.conv_1"}
+MANY = 50  # objects at once
+
+
+def build(network: str) -> nn.Module:
+    """A network with random weights by a seed, in eval mode, whose batch norms have seen noise.
+
+    Args:
+        network: ``basicunet`` (MONAI, 2.0 million parameters, reach about 100 pixels) · ``unet`` (ours, three levels,
+            reach about 20) · ``unet3d`` (the same in 3-D, thinner).
+    """
+    torch.manual_seed(0)
+    if network == "basicunet":
+        from monai.networks.nets import BasicUNet
+
+        module: nn.Module = BasicUNet(
+            2, CHANNELS, CLASSES, features=(16, 32, 64, 128, 256, 16), norm=("batch", {"affine": True})
+        )
+    else:
+        dims = NETWORKS[network]
+        module = UNet(CHANNELS, CLASSES, features=(16, 32, 64) if dims == 2 else (8, 16, 32), dims=dims)
+    module.train()
+    side = (128,) * 2 if NETWORKS[network] == 2 else (32,) * 3
+    with torch.no_grad():
+        for _ in range(3):
+            module(torch.rand(2, CHANNELS, *side))
+    return module.eval().requires_grad_(False)
+
+
+def pixels(shape: tuple[int, ...]) -> Tensor:
+    """A smooth random image (1, C, *shape), from 0 to 1."""
+    generator = torch.Generator().manual_seed(1)
+    coarse = torch.rand(1, CHANNELS, *(max(4, n // 16) for n in shape), generator=generator)
+    smooth = F.interpolate(coarse, shape, mode="bilinear" if len(shape) == 2 else "trilinear")
+    return 0.9 * smooth + 0.1 * torch.rand(1, CHANNELS, *shape, generator=generator)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A network and the size of its image."""
+
+    network: str
+    shape: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """For people: ``basicunet 256×256``."""
+        return f"{self.network} {'×'.join(map(str, self.shape))}"
+
+    @property
+    def size(self) -> int:
+        """Pixels."""
+        return prod(self.shape)
+
+    @cached_property
+    def module(self) -> nn.Module:
+        """The network."""
+        return build(self.network)
+
+    @cached_property
+    def x(self) -> Tensor:
+        """Input (1, C, *shape); the network takes intensities as they are."""
+        return pixels(self.shape)
+
+    @cached_property
+    def logits(self) -> Tensor:
+        """Of the clean image (1, K, *shape)."""
+        with torch.inference_mode():
+            logits: Tensor = self.module(self.x)
+        return logits.clone()
+
+    @cached_property
+    def index(self) -> int:
+        """The class that is explained: the one predicted most often."""
+        return int(torch.bincount(self.logits.argmax(1).flatten(), minlength=CLASSES).argmax())
+
+    def mask(self, target: str) -> NDArray[np.bool_]:
+        """The pixels (*shape) of a target: ``class`` · ``object`` · ``painted`` · ``object 0`` … of the many."""
+        if target == "class":
+            return (self.logits.argmax(1)[0] == self.index).numpy()
+        out = np.zeros(self.shape, bool)
+        if target == "painted":
+            flat = (16, 64, 64)[-len(self.shape) :] if len(self.shape) == 3 else (64, 64)
+            out[tuple(slice(n // 2, n // 2 + s) for n, s in zip(self.shape, flat, strict=True))] = True
+            return out
+        if target == "object":
+            return self._ball([3 * n // 8 for n in self.shape], min(20, min(self.shape) // 4))
+        return self._ball(self._centres[int(target.split()[1])], max(2, min(12, self.shape[-1] // 40)))
+
+    def weights(self, targets: tuple[str, ...]) -> Tensor:
+        """(T, *shape) such that a target's number is the sum of weights × logits of the class."""
+        masks = torch.from_numpy(np.stack([self.mask(t) for t in targets])).float()
+        return masks / masks.flatten(1).sum(1).reshape(-1, *(1,) * len(self.shape))
+
+    def target(self, name: str) -> Target:
+        """The same target in the words of SegLens."""
+        return Target(self.index, Predicted() if name == "class" else Painted(self.mask(name)))
+
+    def model(self) -> SegmentationModel:
+        """The network in the words of SegLens."""
+        spec = ModelSpec(
+            self.name,
+            "ZYX"[-len(self.shape) :],
+            tuple(f"channel {i}" for i in range(CHANNELS)),
+            classes_from([f"class {i}" for i in range(CLASSES)]),
+            normalisation=Normalisation("none"),
+            divisor=DIVISORS[self.network],
+        )
+        return SegmentationModel(self.module, spec)
+
+    def image(self) -> Image:
+        """The image in the words of SegLens."""
+        return Image(self.x[0].numpy(), "C" + "ZYX"[-len(self.shape) :], name="smooth noise")
+
+    def _ball(self, centre: list[int], radius: int) -> NDArray[np.bool_]:
+        grid = np.ogrid[tuple(slice(0, n) for n in self.shape)]
+        return np.asarray(sum((g - c) ** 2 for g, c in zip(grid, centre, strict=True)) <= radius**2)
+
+    @cached_property
+    def _centres(self) -> list[list[int]]:
+        """Centres of the many objects, on a lattice of 8 × 7 in the last two axes."""
+        *deep, height, width = self.shape
+        cells = list(product(range(7), range(8)))[:MANY]
+        return [[*(n // 2 for n in deep), (2 * y + 1) * height // 14, (2 * x + 1) * width // 16] for y, x in cells]

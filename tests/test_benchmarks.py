@@ -1,0 +1,91 @@
+"""The benchmark's harness: processes, units, differences; no time is tested."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    out = tmp_path_factory.mktemp("benchmark") / "peers.json"
+    command = [sys.executable, "-m", "benchmarks", "--quick", "--sizes", "64", "--networks", "^unet$"]
+    command += ["--only", "^occlusion(-object)?$", "--contenders", "ours|loop|captum", "--threads", "1"]
+    ended = subprocess.run([*command, "--out", str(out)], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    return json.loads(out.read_text(encoding="utf-8")), ended.stdout
+
+
+def test_every_contender_is_measured_in_forwards_of_its_own_process(results):
+    whole, one = results[0]["rows"]
+    assert whole["evaluations"] == 9
+    assert set(whole["contenders"]) == {"ours", "captum Occlusion", "loop"}
+    for told in whole["contenders"].values():
+        assert told["forwards"]["wall"] == pytest.approx(told["wall"] / told["unit"]["wall"], rel=1e-2)
+        assert told["unit"]["wall"] > 0
+        assert told["memory_mib"] >= 0
+        assert not told["scaled"]
+    assert whole["best_peer"] == "captum Occlusion"
+    borrowed = one["contenders"]["captum Occlusion"]
+    assert borrowed["borrowed"] == 1
+    assert borrowed["wall"] == whole["contenders"]["captum Occlusion"]["wall"]
+
+
+def test_ours_is_the_straight_loop_and_captum(results):
+    for row in results[0]["rows"]:
+        found = [told["difference"] for told in row["contenders"].values() if "difference" in told]
+        assert found
+        for difference in found:
+            assert difference["compared"] >= 9
+            assert difference["relative"] < 1e-5
+
+
+def test_machine_is_told_without_names(results):
+    machine = results[0]["machine"]
+    assert machine["threads"] == 1
+    assert machine["cores"] >= 1
+    assert set(machine) >= {"torch", "captum", "monai", "date", "minutes"}
+
+
+def test_table_has_a_line_per_row(results):
+    lines = [line for line in results[1].splitlines() if line.startswith("| occlusion")]
+    assert len(lines) == len(results[0]["rows"])
+
+
+def test_docs_are_rewritten_between_markers_only(results, tmp_path):
+    sys.path.insert(0, str(ROOT))
+    try:
+        from benchmarks.table import END, START, write_docs
+    finally:
+        sys.path.remove(str(ROOT))
+    page = tmp_path / "page.md"
+    page.write_text(f"Before.\n{START}\nold\n{END}\nAfter.\n", encoding="utf-8")
+    write_docs(results[0], page)
+    first = page.read_text(encoding="utf-8")
+    write_docs(results[0], page)
+    assert page.read_text(encoding="utf-8") == first
+    assert first.startswith("Before.\n")
+    assert first.endswith("After.\n")
+    assert "old" not in first
+    assert "straight loop" in first
+
+
+def test_samples_of_windows_lie_on_the_lattice_of_all():
+    sys.path.insert(0, str(ROOT))
+    try:
+        from benchmarks.questions import STRIDE, lattice, sampled
+    finally:
+        sys.path.remove(str(ROOT))
+    for shape in ((256, 256), (2048, 2048), (64, 128, 128)):
+        every = {tuple(s.start for s in box) for box in lattice(shape, (STRIDE,) * len(shape))}
+        for affordable in (1, 5, 50, 400):
+            some = [tuple(s.start for s in box) for box in lattice(shape, sampled(shape, affordable))]
+            assert len(some) <= max(affordable, 2 ** len(shape))
+            assert set(some) <= every
+            assert max(some) == tuple(n - 32 for n in shape)
