@@ -19,7 +19,7 @@ from seglens.session import explain
 def files(tmp_path_factory):
     """One network as TorchScript, and exported with free and with fixed sizes."""
     folder = tmp_path_factory.mktemp("formats")
-    net, x, free = Deep(3, 2).eval(), torch.rand(2, 3, 32, 32), torch.export.Dim.DYNAMIC
+    net, x, free = Deep(3, 3).eval(), torch.rand(2, 3, 32, 32), torch.export.Dim.DYNAMIC
     torch.jit.trace(net, x).save(folder / "script.pt")
     torch.export.save(torch.export.export(net, (x,)), folder / "fixed.pt2")
     shapes = ({0: free, 2: free, 3: free},)
@@ -41,5 +41,6 @@ def test_same_answer_or_one_sentence(name, file, files, tmp_path, monkeypatch):
         with pytest.raises(MissingNeed, match="exported graph"):
             explain(method, image, model, target)
         return
-    plain = explain(method, image, wrap(Deep(3, 2), channels=3), target)
+    classes = tuple(c.name for c in model.spec.classes)
+    plain = explain(method, image, wrap(Deep(3, 3), channels=3, classes=classes), target)
     np.testing.assert_allclose(explain(method, image, model, target).map.data, plain.map.data, atol=1e-5)
