@@ -6,7 +6,7 @@ import datetime
 import importlib
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,21 +17,26 @@ from numpy.typing import NDArray
 
 from seglens import __version__
 from seglens.core.catalogue import METHODS
-from seglens.core.explanation import Explanation, Record
+from seglens.core.errors import BadParameter
+from seglens.core.explanation import Explanation, Layer, Record
 from seglens.core.image import Image
-from seglens.core.method import Artefact, Method, Need
+from seglens.core.method import Method
 from seglens.core.rerun import as_cli, as_python
 from seglens.core.run import Run
 from seglens.core.target import Target
+from seglens.engine.artefacts import prepared
 from seglens.engine.case import Case
+from seglens.engine.compare import disagreement
+from seglens.engine.evaluator import Evaluator
 from seglens.engine.resolve import resolve
-from seglens.engine.target import objects
+from seglens.engine.target import freeze, objects
 from seglens.models.predict import Piece, predict
 from seglens.models.segmentation import SegmentationModel, quiet
 
-__all__ = ["Piece", "Segmentation", "as_cli", "as_python", "explain", "segment", "segment_steps"]
-
-_ARTEFACTS: dict[tuple[Method, str], Artefact] = {}
+__all__ = [
+    "Estimate", "Piece", "Segmentation", "as_cli", "as_python", "compare_fills", "estimate", "explain", "explain_many",
+    "segment", "segment_steps",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +158,127 @@ def explain(
             image, model, target, run,
             method=recipe, reference=reference, annotation=annotation, second_model=second_model,
         )  # fmt: skip
-        answer = recipe.run(_prepared(recipe, case))
+        answer = recipe.run(prepared(recipe, case))
+    return answer.with_record(record(recipe, case, target, time.perf_counter() - start))
+
+
+def explain_many(
+    method: str | Method,
+    image: Image,
+    model: SegmentationModel,
+    targets: Sequence[Target],
+    *,
+    run: Run | None = None,
+    **parameters: Any,
+) -> list[Explanation]:
+    """Ask one method about many targets (fifty cells, every class) of one image.
+
+    A perturbed copy is scored for all of them at once, so many cost about as much as one, wherever the copies do
+    not depend on the target.
+
+    Raises:
+        SegLensError: as :func:`explain`.
+    """
+    run = run or Run()
+    recipe = METHODS[method].from_values(parameters) if isinstance(method, str) else method
+    answers = []
+    with quiet(model.module):
+        first = resolve(image, model, targets[0], run, method=recipe)
+        frozen = (first.target, *(freeze(t, first.logits, model.spec) for t in targets[1:]))
+        shared = Evaluator(model, first.x, first.logits, frozen, run)
+        for target, one in zip(targets, frozen, strict=True):
+            start = time.perf_counter()
+            case = replace(first, target=one, shared=shared)
+            recipe.check(case)
+            answer = recipe.run(prepared(recipe, case))
+            answers.append(answer.with_record(record(recipe, case, target, time.perf_counter() - start)))
+    return answers
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What an explanation will take.
+
+    Args:
+        forwards: in forward passes of the whole image; ``None`` if the method cannot tell.
+        plain: forward passes of a straight loop.
+        seconds: on this machine, from a measured pass of this model.
+        text: the same as a sentence; empty if nothing is known.
+    """
+
+    forwards: float | None = None
+    plain: int = 0
+    seconds: float | None = None
+    text: str = ""
+
+
+def estimate(
+    method: str | Method,
+    image: Image,
+    model: SegmentationModel,
+    target: Target | None = None,
+    *,
+    run: Run | None = None,
+    annotation: NDArray[Any] | None = None,
+    **parameters: Any,
+) -> Estimate:
+    """Say what an explanation will take, before it is made; costs two or three forward passes itself.
+
+    Raises:
+        SegLensError: as :func:`explain`.
+    """
+    run = run or Run()
+    recipe = METHODS[method].from_values(parameters) if isinstance(method, str) else method
+    with quiet(model.module):
+        case = resolve(image, model, target or Target(), run, method=recipe, annotation=annotation)
+        passes = recipe.passes(case)
+        if passes is None:
+            return Estimate()
+        forwards, plain = passes
+        seconds = forwards * case.evaluator.seconds()
+    saved = f" instead of {plain}" if plain > 1.5 * forwards else ""
+    time_told = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+    told = f"{forwards:.0f}" if forwards >= 10 else f"{forwards:.1f}"
+    return Estimate(forwards, plain, seconds, f"About {told} forward passes{saved}, {time_told} here.")
+
+
+def compare_fills(
+    method: str | Method,
+    image: Image,
+    model: SegmentationModel,
+    target: Target | None = None,
+    *,
+    fills: Sequence[str] = ("mean", "blur", "inpaint", "noise", "permutation", "black", "white"),
+    run: Run | None = None,
+    annotation: NDArray[Any] | None = None,
+    **parameters: Any,
+) -> Explanation:
+    """Ask one method with several fills: where the maps differ, the answer depends on the fill and not on the image.
+
+    Returns:
+        The deviation of the maps over the fills, the maps themselves, and how alike they rank the pixels.
+
+    Raises:
+        BadParameter: the method has no fill.
+        SegLensError: as :func:`explain`.
+    """
+    run, target = run or Run(), target or Target()
+    recipe = METHODS[method].from_values(parameters) if isinstance(method, str) else method
+    if "fill" not in recipe.values():
+        raise BadParameter(
+            f"{recipe.title} fills nothing, so there are no fills to compare.", fix="Choose another method."
+        )
+    start = time.perf_counter()
+    maps: dict[str, Layer] = {}
+    with quiet(model.module):
+        case = resolve(image, model, target, run, method=recipe, annotation=annotation)
+        for fill in fills:
+            one = type(recipe).from_values(recipe.values() | {"fill": fill})
+            try:
+                maps[fill] = one.run(prepared(one, case)).map
+            except BadParameter as error:
+                run.note(f"Left out: {error.what}")
+    answer = disagreement(recipe.title, maps)
     return answer.with_record(record(recipe, case, target, time.perf_counter() - start))
 
 
@@ -192,18 +317,6 @@ def _cost(case: Case) -> dict[str, Any]:
     if cost.plain:
         told |= {"forwards of a plain loop": cost.plain, "in forwards of the whole image": round(cost.images, 2)}
     return told
-
-
-def _prepared(method: Method, case: Case) -> Case:
-    if Need.TRAINING not in method.needs:
-        return case
-    key = (method, case.model.fingerprint())
-    if key not in _ARTEFACTS:
-        made = method.prepare(case)
-        if made is None:
-            return case
-        _ARTEFACTS[key] = made
-    return replace(case, artefact=_ARTEFACTS[key])
 
 
 def _image_record(image: Image, space: str) -> dict[str, Any]:

@@ -43,7 +43,7 @@ class Case:
         annotation: a mask that a person drew (*space).
         second: the same question to a second model.
         artefact: what the method prepared earlier.
-        siblings: further targets that will be asked with the same copies; their scores are made on the way.
+        shared: what scores copies for this target and others at once; ``None`` makes one for this target alone.
     """
 
     model: SegmentationModel
@@ -57,7 +57,7 @@ class Case:
     annotation: NDArray[Any] | None = None
     second: Case | None = None
     artefact: Artefact | None = None
-    siblings: tuple[FrozenTarget, ...] = ()
+    shared: Evaluator | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -81,13 +81,16 @@ class Case:
     @property
     def clean_score(self) -> float:
         """The target's number on the clean image."""
-        return float(self.evaluator.clean[0])
+        return float(self.evaluator.clean[self._column])
 
     @cached_property
     def evaluator(self) -> Evaluator:
         """What scores perturbed copies of this image."""
-        others = tuple(t for t in self.siblings if t is not self.target)
-        return Evaluator(self.model, self.x, self.logits, (self.target, *others), self.run)
+        return self.shared or Evaluator(self.model, self.x, self.logits, (self.target,), self.run)
+
+    @property
+    def _column(self) -> int:
+        return self.evaluator.targets.index(self.target)
 
     @property
     def field(self) -> Box:
@@ -99,7 +102,7 @@ class Case:
 
     def scores(self, perturbations: Perturbations, text: str = "evaluations") -> Tensor:
         """The target's number for every perturbed copy (N,), float64 on the CPU."""
-        return self.evaluator.scores(perturbations, text)[:, 0]
+        return self.evaluator.scores(perturbations, text)[:, self._column]
 
     def score_steps(self, perturbations: Perturbations, text: str = "evaluations") -> Iterator[tuple[Tensor, Tensor]]:
         """The same bit by bit, in any order: which copies (n,), and their numbers (n,); for anytime answers.
@@ -107,7 +110,7 @@ class Case:
         A method that has enough may stop asking: what has not been scored costs nothing.
         """
         for scored in self.evaluator.steps(perturbations, text):
-            yield scored.index, scored.scores[:, 0]
+            yield scored.index, scored.scores[:, self._column]
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, K, *space) of input (N, C, *space), without gradients."""

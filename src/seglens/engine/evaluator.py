@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +16,7 @@ from seglens.core.errors import OutOfMemory
 from seglens.core.run import Run
 from seglens.engine import cache, fast
 from seglens.engine.perturb import Box, Perturbations
-from seglens.engine.plan import Plan, common, moved, plan, whole
+from seglens.engine.plan import Plan, around, common, moved, plan, whole
 from seglens.engine.plan import field as field_of
 from seglens.engine.reach import Reach, find_reach
 from seglens.engine.target import FrozenTarget
@@ -25,6 +26,8 @@ from seglens.models.segmentation import SegmentationModel
 # Below this many evaluations a reach that nobody has measured yet costs more than it saves.
 MANY = 24
 ALIKE = 1e-5
+
+_SECONDS: dict[tuple[Any, ...], float] = {}
 
 
 @dataclass(frozen=True)
@@ -75,13 +78,15 @@ class Evaluator:
         if box == whole(self.shape) or self._same_in(box):
             return box
         self.run.note("The model answers differently on a crop, so the whole image is evaluated.")
+        self.reach = None
         return whole(self.shape)
 
     def plan(self, perturbations: Perturbations) -> Plan:
         """How these copies will be scored."""
         if self.run.plain or ("reach" not in vars(self) and len(perturbations) < MANY):
             return plan(perturbations, self.targets, whole(self.shape), self.shape, None)
-        return plan(perturbations, self.targets, self.field, self.shape, self.reach)
+        crop = self.field  # first: looking at it may find that the reach cannot be relied on
+        return plan(perturbations, self.targets, crop, self.shape, self.reach)
 
     def steps(self, perturbations: Perturbations, text: str = "evaluations") -> Iterator[Scored]:
         """Scores as they come, in whatever order the work is done.
@@ -99,9 +104,8 @@ class Evaluator:
             yield Scored(torch.arange(total), known)
             return
         made = torch.zeros(total, len(self.targets), dtype=torch.float64)
-        how = self.plan(perturbations)
         with fast.kept_memory(), torch.inference_mode():
-            for scored in self._work(perturbations, how, text):
+            for scored in self._work(perturbations, text):
                 made[scored.index] = scored.scores
                 yield scored
         cache.keep(key, self.targets, made)
@@ -113,18 +117,38 @@ class Evaluator:
             made[scored.index] = scored.scores
         return made
 
+    def seconds(self) -> float:
+        """How long one forward pass of the whole image takes here, as copies are scored; measured on the field."""
+        shape = tuple(s.stop - s.start for s in self.field)
+        key = (self.model.fingerprint(), str(self.model.device), shape, torch.get_num_threads(), self.run.precision)
+        if key not in _SECONDS:
+            x = self.x[_at(self.field)]
+            with fast.kept_memory(), torch.inference_mode():
+                self._logits(x)  # the first one asks the system for memory
+                start = time.perf_counter()
+                self._logits(x)
+                if self.model.device.type == "cuda":
+                    torch.cuda.synchronize()
+                _SECONDS[key] = time.perf_counter() - start
+        return float(_SECONDS[key] * prod(self.shape) / prod(shape))
+
     @cached_property
     def clean(self) -> Tensor:
         """Scores of the clean image, (targets,) in float64."""
         return torch.cat([t.combine(t.sums(self.logits[_at(t.box)], t.box)) for t in self.targets]).cpu()
 
-    def _work(self, perturbations: Perturbations, how: Plan, text: str) -> Iterator[Scored]:
-        run, share = self.run, how.share
+    def _work(self, perturbations: Perturbations, text: str) -> Iterator[Scored]:
+        run = self.run
+        how = self.plan(perturbations)
+        try:
+            score, peak = self._scorer(perturbations.within(how.crop) if how.cropped else perturbations, how)
+        except _NotApart:
+            how = self.plan(perturbations)
+            score, peak = self._scorer(perturbations, how)
+        share = how.share
         if how.silent:
             # nothing that they change can be seen by the targets
             yield Scored(torch.tensor(how.silent), self.clean.expand(len(how.silent), -1))
-        inside = perturbations.within(how.crop) if how.cropped else perturbations
-        score, peak = self._scorer(inside, how)
         size = fast.batch_size(self.model, round(prod(self.shape) * share), peak, run)
         self._told(how, size)
         done = 0
@@ -162,6 +186,10 @@ class Evaluator:
         if how.groups is None:
             return lambda start, stop: self._alone(inside, how, start, stop), peak.bytes
         packed = _Packed(self, inside, how, clean)
+        if not packed.holds():
+            self.run.note("Windows are felt further away than the reach tells, so each takes a pass of its own.")
+            self.reach = None
+            raise _NotApart
         return packed.score, peak.bytes
 
     def _alone(self, inside: Perturbations, how: Plan, start: int, stop: int) -> Scored:
@@ -211,6 +239,10 @@ class Evaluator:
         self.run.engine.setdefault("evaluations", []).append(told)
 
 
+class _NotApart(Exception):
+    """Windows that should not meet do."""
+
+
 class _Packed:
     """Scores passes in which several windows are covered at once.
 
@@ -223,6 +255,24 @@ class _Packed:
         self._sums = torch.stack(
             [_padded(t.sums(engine.logits[_at(t.box)], t.box)[0].cpu()) for t in engine.targets]
         )  # (targets, 2)
+
+    def holds(self) -> bool:
+        """Whether a window of the fullest group changes alone what it changes in company, and nothing elsewhere."""
+        groups = self._how.groups or ()
+        fullest = max(groups, key=len, default=())
+        if len(fullest) < 2:
+            return True
+        member = fullest[len(fullest) // 2]
+        copies = torch.cat([self._inside.together(fullest), self._inside.together([member])])
+        together, alone = self._engine._logits(copies).split(1)
+        self._engine.run.cost.forwards += 2
+        self._engine.run.cost.images += 2 * self._how.share
+        here = _at(moved(self._how.met[member], self._corner))
+        seen = _at(moved(around([t.box for t in self._engine.targets]), self._corner))
+        elsewhere = (alone - self._clean).abs()
+        elsewhere[here] = 0
+        worst = max(float((together[here] - alone[here]).abs().max()), float(elsewhere[seen].max()))
+        return worst <= ALIKE * max(1e-12, float(self._clean.abs().max()))
 
     def score(self, start: int, stop: int) -> Scored:
         """The windows of some groups."""
