@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import sys
 from dataclasses import dataclass, field
@@ -92,6 +93,16 @@ class Method(Configured):
     def prepare(self, case: Case) -> Artefact | None:
         """Make what later runs reuse (a trained network, a bank); ``None`` if there is nothing to make."""
         return None
+
+    def looks_at(self, case: Case) -> tuple[str, ...]:
+        """What :meth:`prepare` looks at besides the model: the same again, and nothing is prepared again.
+
+        By default everything that was given. A method that prepares from its references alone says so here, and then
+        serves any image.
+        """
+        images = [image.fingerprint() for image in (case.image, *case.reference)]
+        drawn = "" if case.annotation is None else hashlib.sha256(case.annotation.tobytes()).hexdigest()
+        return (*images, drawn, case.target.key.hex())
 
     def passes(self, case: Case) -> tuple[float, int] | None:
         """What a run will about take: forwards of the whole image, and those of a straight loop; ``None``: unknown."""
