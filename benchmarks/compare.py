@@ -42,6 +42,7 @@ class Plan:
         seconds: that a contender other than ours may take; what is left is scaled.
         limit: seconds after which ours is stopped and scaled too.
         forwards: ordinary forwards before each contender (half as many after).
+        again: seconds: what took ours less is asked a second time.
         repeats: for the accuracy of Kernel SHAP.
     """
 
@@ -53,6 +54,7 @@ class Plan:
     seconds: float = 6.0
     limit: float = 90.0
     forwards: int = 3
+    again: float = 15.0
     repeats: int = 20
 
 
@@ -105,13 +107,14 @@ def _scene(scene: Scene, plan: Plan, passes: dict[str, int], say: Say) -> list[d
     for question, contender in _jobs(scene, plan):
         spec = {
             "question": question.name, "contender": contender, "network": scene.network, "shape": scene.shape,
-            "seconds": plan.seconds, "limit": plan.limit, "forwards": _forwards(scene, plan), "passes": passes,
+            "seconds": plan.seconds, "limit": plan.limit, "again": plan.again, "forwards": _forwards(scene, plan),
+            "passes": passes,
         }  # fmt: skip
         cell = Cell(question, contender, *launch(spec, plan))
         cells.append(cell)
         say(f"{scene.name:24} {question.name:18} {contender:28} {_short(cell.told)}")
-    for cell, following in zip(cells, [*cells[1:], None], strict=True):
-        _in_forwards(cell.told, following.told if following else {})
+    for cell, following in zip(cells, [*(c.told for c in cells[1:]), {}], strict=False):
+        _in_forwards(cell.told, following)
     return [row(scene, q, cells) for q in QUESTIONS if any(c.question is q for c in cells)]
 
 

@@ -2,89 +2,96 @@
 
 from __future__ import annotations
 
-from math import prod
+from contextlib import suppress
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from benchmarks.contender import Asked, Go, Outcome, Skip, cells, score, starts
-from benchmarks.questions import STRIDE, UNITS, WINDOW, counts, lattice, sampled
-from benchmarks.scenes import LAYERS
+from benchmarks.questions import STRIDE, UNITS, WINDOW, Box, lattice
+from benchmarks.scenes import LAYERS, Scene
+
+FEWEST = 3  # perturbed copies, however slow
 
 
-def captum_occlusion(asked: Asked) -> Go:
-    """``Occlusion`` over all channels; fewer windows where all cannot be afforded."""
-    from captum.attr import Occlusion
-
-    scene = asked.scene
-    strides = sampled(scene.shape, asked.affordable)
-    windows = lattice(scene.shape, strides)
-    numbers = score(scene)
-    method = Occlusion(lambda x: numbers(x)[:, 0])
-    channels = scene.x.shape[1]
-
-    def go() -> Outcome:
-        drops = method.attribute(
-            scene.x,
-            (channels, *(WINDOW,) * len(strides)),
-            (channels, *strides),
-            baselines=0.0,
-            perturbations_per_eval=1,
-        )
-        return Outcome(len(windows), asked.total, {"map": drops[0, 0].float().numpy(), "starts": starts(windows)})
-
-    return go
+class Enough(Exception):
+    """Stops a library that offers no way to stop it."""
 
 
 class Recorded(nn.Module):
-    """A segmentation network as the classifier that MONAI expects, with what it answered.
+    """A segmentation network as the classifier that libraries expect: it keeps its answers, and stops after some.
 
     MONAI's occlusion raises on the map of a segmentation network, and its own map is of scores, not of drops.
     """
 
-    def __init__(self, asked: Asked) -> None:
+    def __init__(self, scene: Scene, most: int) -> None:
         """Wrap the network of a scene."""
         super().__init__()
-        self.module = asked.scene.module
-        self.numbers, self.seen = score(asked.scene), list[Tensor]()
+        self.module, self.numbers, self.most = scene.module, score(scene), most
+        self.seen: list[float] = []
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, *space) to (N, 1)."""
+        """(1, C, *space) to (1, 1) in float64.
+
+        Raises:
+            Enough: it has answered often enough.
+        """
+        if len(self.seen) == self.most:
+            raise Enough
         answer = self.numbers(x)
-        self.seen.append(answer)
-        return answer.float()
+        self.seen.append(float(answer))
+        return answer
+
+
+def captum_occlusion(asked: Asked) -> Go:
+    """``Occlusion`` over all channels."""
+    from captum.attr import Occlusion
+
+    scene = asked.scene
+    every = lattice(scene.shape[::-1], (STRIDE,) * len(scene.shape))
+    windows = [box[::-1] for box in every]  # Captum counts along the first axis first
+    recorded = Recorded(scene, 1 + max(FEWEST, min(asked.total, int(asked.affordable))))
+    method = Occlusion(lambda x: recorded(x)[:, 0])
+    size, strides = (scene.x.shape[1], *(WINDOW,) * len(scene.shape)), (scene.x.shape[1], *(STRIDE,) * len(scene.shape))
+
+    def go() -> Outcome:
+        recorded.seen.clear()
+        try:
+            drops = method.attribute(scene.x, size, strides, baselines=0.0, perturbations_per_eval=1)
+        except Enough:
+            return _some(asked, recorded.seen[0], recorded.seen[1:], windows)
+        return Outcome(asked.total, asked.total, {"map": drops[0, 0].numpy(), "starts": starts(windows)})
+
+    return go
 
 
 def monai_occlusion(asked: Asked) -> Go:
-    """``OcclusionSensitivity`` of a wrapped network; a corner of the image where all of it cannot be afforded."""
+    """``OcclusionSensitivity`` of a wrapped network."""
     from monai.visualize import OcclusionSensitivity
 
     scene = asked.scene
-    wrapped = Recorded(asked)
+    recorded = Recorded(scene, max(FEWEST, min(asked.total, int(asked.affordable))))
     method = OcclusionSensitivity(
-        wrapped, mask_size=WINDOW, n_batch=1, overlap=1 - STRIDE / WINDOW, mode=0.0, activate=False, verbose=False
+        recorded, mask_size=WINDOW, n_batch=1, overlap=1 - STRIDE / WINDOW, mode=0.0, activate=False, verbose=False
     )
-    every = counts(scene.shape, (STRIDE,) * len(scene.shape))
-    some = [1] * len(every)
-    while prod(some) < min(asked.affordable, prod(every)):
-        axis = min((a for a in range(len(some)) if some[a] < every[a]), key=lambda a: some[a])
-        some[axis] += 1
-    # MONAI adds the window to the end of the box, and -1 means all of an axis
-    box = [b for n, k in zip(every, some, strict=True) for b in (0, -1 if n == k else STRIDE * (k - 1))]
-    lines = [(WINDOW + STRIDE * (k - 1)) for k in some]
-    windows = lattice(lines, (STRIDE,) * len(some))
+    windows = lattice(scene.shape, (STRIDE,) * len(scene.shape))
+    logits = scene.logits[:, scene.index].double()
+    clean = float((logits * scene.weights(("class",)).double()).sum())
 
     def go() -> Outcome:
-        wrapped.seen.clear()
-        with torch.no_grad():
-            clean = scene.logits[:, scene.index].double().flatten(1) @ scene.weights(("class",)).flatten(1).T.double()
-        method(scene.x, b_box=None if some == every else box)
-        drops = (clean - torch.cat(wrapped.seen)).numpy()
-        if len(drops) != len(windows):
-            raise Skip(f"MONAI scored {len(drops)} windows where {len(windows)} were expected.")
-        return Outcome(len(windows), asked.total, {"drops": drops, "starts": starts(windows)})
+        recorded.seen.clear()
+        with suppress(Enough):
+            method(scene.x)
+        return _some(asked, clean, recorded.seen, windows)
 
     return go
+
+
+def _some(asked: Asked, clean: float, seen: list[float], windows: list[Box]) -> Outcome:
+    """The first windows of a library's order."""
+    drops = clean - np.array(seen)[:, None]
+    return Outcome(len(seen), asked.total, {"drops": drops, "starts": starts(windows[: len(seen)])})
 
 
 def _units(asked: Asked, name: str) -> Go:

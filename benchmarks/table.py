@@ -79,7 +79,7 @@ def _named(name: str, told: dict[str, Any]) -> str:
 
 def _cost(told: dict[str, Any]) -> str:
     if "forwards" not in told:
-        return told.get("failed", "failed") if "failed" in told else "-"
+        return "failed" if "failed" in told else "-"
     sign = "=" if "borrowed" in told else ""
     sign += "~" if told["scaled"] else ""
     return f"{sign}{_number(told['forwards']['wall'])} ({_number(told['wall'])} s)"
@@ -101,7 +101,7 @@ def _notes(results: dict[str, Any]) -> str:
         for name, told in row["contenders"].items():
             reason = told.get("skipped") or told.get("failed")
             if reason:
-                reasons[f"{row['title']}, {name}: {reason}"] = None
+                reasons[f"{row['title']}, {name}: {reason.rstrip('.')}"] = None
     return "Not measured:\n\n" + "\n".join(f"- {reason}." for reason in reasons) if reasons else ""
 
 
