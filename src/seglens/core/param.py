@@ -215,6 +215,7 @@ Samples = Annotated[int, Param("How many perturbed copies to score.", ge=8, le=1
 Layer = Annotated[
     str | None, Param("Layer of the network to look at.", source="layers", empty="chosen by looking at the network")
 ]
+Normalise = Annotated[bool, Param("Divide by the largest value; hides how little a target may need the layer.")]
 Sign = Annotated[
     Literal["signed", "absolute", "positive", "negative"], Param("Which evidence to show: for, against, or both.")
 ]

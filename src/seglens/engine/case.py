@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from seglens.core.errors import BadParameter
 from seglens.core.image import Image
@@ -18,7 +19,7 @@ from seglens.core.method import Artefact
 from seglens.core.param import FillName, UnitName
 from seglens.core.run import Run
 from seglens.engine import gradients, infill
-from seglens.engine.evaluator import Evaluator
+from seglens.engine.evaluator import Evaluator, LayerChange
 from seglens.engine.perturb import Box, Covered, Perturbations
 from seglens.engine.target import FrozenTarget
 from seglens.engine.units import Units, make_units
@@ -128,12 +129,30 @@ class Case:
         module = find_layer(self.model, layer)
         return gradients.layer_gradient(self.model, module, self.x, self.target, self.run)
 
+    def activation(self, layer: str) -> Tensor:
+        """What a layer answers to the clean image, (1, K, *s), without gradients."""
+        return gradients.layer_activation(self.model, find_layer(self.model, layer), self.x, self.run)
+
+    def at_image(self, values: Tensor) -> NDArray[np.float32]:
+        """A layer's map (1, 1, *s) at image size (*space); what the network padded is cut off."""
+        mode = "bilinear" if len(self.shape) == 2 else "trilinear"
+        full = F.interpolate(values.float(), self.model.padded(self.shape), mode=mode, align_corners=False)[0, 0]
+        return np.asarray(full[tuple(slice(0, n) for n in self.shape)].cpu().numpy(), dtype=np.float32)
+
     def layer(self, wanted: str | None) -> str:
         """The layer's name; without one, the default found by looking at the network."""
         if wanted is None:
             return default_layer(self.model)
         find_layer(self.model, wanted)
         return wanted
+
+    def layer_steps(self, layer: str, change: LayerChange, text: str = "channels") -> Iterator[tuple[Tensor, Tensor]]:
+        """The target's number with a layer's answer changed, bit by bit: which (n,), and their numbers (n,).
+
+        What lies before the layer runs once. The layer's answer is that to the :attr:`field` of the image.
+        """
+        for scored in self.evaluator.layer_steps(find_layer(self.model, layer), change, text):
+            yield scored.index, scored.scores[:, self._column]
 
     def passes(self, perturbations: Perturbations) -> tuple[float, int]:
         """What scoring takes: forwards of the whole image, and those of a straight loop."""

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from seglens.core.errors import OutOfMemory
 from seglens.core.run import Run
@@ -19,6 +19,7 @@ from seglens.engine.perturb import Box, Perturbations
 from seglens.engine.plan import Plan, around, common, moved, plan, whole
 from seglens.engine.plan import field as field_of
 from seglens.engine.reach import Reach, find_reach
+from seglens.engine.replay import Replay
 from seglens.engine.target import FrozenTarget
 from seglens.models.device import free_cache, is_out_of_memory
 from seglens.models.segmentation import SegmentationModel
@@ -41,6 +42,16 @@ class Scored:
 
     index: Tensor
     scores: Tensor
+
+
+class LayerChange(Protocol):
+    """Changed answers of a layer, made when they are needed."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def batch(self, activation: Tensor, start: int, stop: int) -> Tensor:
+        """Some of them, (n, K, *s), made of the layer's clean answer (1, K, *s)."""
 
 
 @dataclass(eq=False)
@@ -132,24 +143,57 @@ class Evaluator:
                 _SECONDS[key] = time.perf_counter() - start
         return float(_SECONDS[key] * prod(self.shape) / prod(shape))
 
+    def layer_steps(self, module: nn.Module, change: LayerChange, text: str = "channels") -> Iterator[Scored]:
+        """Scores with a layer's answer changed; what lies before the layer runs once.
+
+        Raises:
+            MissingNeed: the layer is never called, or returns no tensor.
+            OutOfMemory, Cancelled: as :meth:`steps`.
+        """
+        run, total = self.run, len(change)
+        crop = whole(self.shape) if run.plain else self.field
+        how = Plan(self.shape, crop, None, (), {}, total)
+        with fast.kept_memory(), torch.inference_mode():
+            run.check()
+            replay = Replay(self._logits, module, self.x[_at(crop)], trust=not run.plain)
+            run.cost.forwards += 2
+            run.cost.images += 2 * how.share
+            if not replay.exact and not run.plain:
+                run.note("What lies before the layer cannot be kept apart, so the whole network runs each time.")
+
+            offset = self._offset(replay.clean, how)
+
+            def score(start: int, stop: int) -> Scored:
+                logits = replay(change.batch(replay.activation, start, stop))
+                return Scored(torch.arange(start, stop), self._read(logits, how) + offset)
+
+            self.run.engine["behind the layer"] = round(replay.share, 3)
+            run.cost.plain += total
+            yield from self._batches(score, how, replay.bytes, text, weight=replay.share)
+
     @cached_property
     def clean(self) -> Tensor:
         """Scores of the clean image, (targets,) in float64."""
         return torch.cat([t.combine(t.sums(self.logits[_at(t.box)], t.box)) for t in self.targets]).cpu()
 
     def _work(self, perturbations: Perturbations, text: str) -> Iterator[Scored]:
-        run = self.run
         how = self.plan(perturbations)
         try:
             score, peak = self._scorer(perturbations.within(how.crop) if how.cropped else perturbations, how)
         except _NotApart:
             how = self.plan(perturbations)
             score, peak = self._scorer(perturbations, how)
-        share = how.share
         if how.silent:
             # nothing that they change can be seen by the targets
             yield Scored(torch.tensor(how.silent), self.clean.expand(len(how.silent), -1))
-        size = fast.batch_size(self.model, round(prod(self.shape) * share), peak, run)
+        yield from self._batches(score, how, peak, text)
+
+    def _batches(
+        self, score: Callable[[int, int], Scored], how: Plan, peak: int, text: str, *, weight: float = 1.0
+    ) -> Iterator[Scored]:
+        """Score pass by pass, as many at a time as fit; ``weight`` is the part of the network that runs."""
+        run = self.run
+        size = fast.batch_size(self.model, round(prod(self.shape) * how.share), peak, run)
         self._told(how, size)
         done = 0
         run.progress(0, how.passes, text)
@@ -167,7 +211,7 @@ class Evaluator:
                 run.note(f"Memory ran out; went on with batches of {size}.")
                 continue
             run.cost.forwards += stop - done
-            run.cost.images += (stop - done) * share
+            run.cost.images += (stop - done) * how.share * weight
             done = stop
             yield scored
             run.progress(done, how.passes, text)
@@ -175,7 +219,7 @@ class Evaluator:
     def _scorer(self, inside: Perturbations, how: Plan) -> tuple[Callable[[int, int], Scored], int]:
         """A function that scores some passes, and the bytes that one takes."""
         if self.run.plain:
-            return lambda start, stop: self._alone(inside, how, start, stop), self.run.memory
+            return lambda start, stop: self._alone(inside, how, start, stop, 0), self.run.memory
         x = self.x[_at(how.crop)]
         with fast.Peak() as peak:
             clean = self._logits(x)
@@ -184,7 +228,8 @@ class Evaluator:
         if self.run.precision != "full":
             self._tell_error(clean, how)
         if how.groups is None:
-            return lambda start, stop: self._alone(inside, how, start, stop), peak.bytes
+            offset = self._offset(clean, how)
+            return lambda start, stop: self._alone(inside, how, start, stop, offset), peak.bytes
         packed = _Packed(self, inside, how, clean)
         if not packed.holds():
             self.run.note("Windows are felt further away than the reach tells, so each takes a pass of its own.")
@@ -192,14 +237,22 @@ class Evaluator:
             raise _NotApart
         return packed.score, peak.bytes
 
-    def _alone(self, inside: Perturbations, how: Plan, start: int, stop: int) -> Scored:
+    def _alone(self, inside: Perturbations, how: Plan, start: int, stop: int, offset: Tensor | int) -> Scored:
         logits = self._logits(inside.batch(start, stop))
+        return Scored(torch.arange(start, stop), self._read(logits, how) + offset)
+
+    def _offset(self, clean: Tensor, how: Plan) -> Tensor | int:
+        """What crop, layout and precision do to the clean score: taken out, so that no change scores no change."""
+        return 0 if self.run.plain else self.clean - self._read(clean, how)
+
+    def _read(self, logits: Tensor, how: Plan) -> Tensor:
+        """Every target's number (n, targets) of logits (n, K, *crop)."""
         corner = [s.start for s in how.crop]
         columns = []
         for t in self.targets:
             at = common(t.box, how.crop) or how.crop
             columns.append(t.combine(t.sums(logits[_at(moved(at, corner))], at)).cpu())
-        return Scored(torch.arange(start, stop), torch.stack(columns, 1))
+        return torch.stack(columns, 1)
 
     def _logits(self, x: Tensor) -> Tensor:
         if self.run.plain:
@@ -264,7 +317,8 @@ class _Packed:
             return True
         member = fullest[len(fullest) // 2]
         copies = torch.cat([self._inside.together(fullest), self._inside.together([member])])
-        together, alone = self._engine._logits(copies).split(1)
+        logits = self._engine._logits(copies)
+        together, alone = logits[:1], logits[1:]
         self._engine.run.cost.forwards += 2
         self._engine.run.cost.images += 2 * self._how.share
         here = _at(moved(self._how.met[member], self._corner))

@@ -65,6 +65,20 @@ def input_gradient(model: SegmentationModel, x: Tensor, score: Score, run: Run) 
     return gradient
 
 
+def layer_activation(model: SegmentationModel, module: nn.Module, x: Tensor, run: Run) -> Tensor:
+    """What a layer answers, (N, K, *s), without gradients.
+
+    Raises:
+        MissingNeed: the layer is never called, or returns no tensor.
+        OutOfMemory: the image does not fit.
+    """
+    run.check()
+    with guarded(model), torch.no_grad(), tap(module) as seen:
+        model.logits(x)
+    run.cost.forwards += len(x)
+    return _last(seen, run)
+
+
 def layer_gradient(
     model: SegmentationModel, module: nn.Module, x: Tensor, score: Score, run: Run
 ) -> tuple[Tensor, Tensor]:
@@ -77,17 +91,21 @@ def layer_gradient(
     run.check()
     with guarded(model), torch.enable_grad(), tap(module) as seen:
         total = score(model.logits(x.detach())).sum()
-        if not seen.calls:
-            raise MissingNeed(
-                "The network does not call this layer, or the layer returns no tensor.", fix="Choose another layer."
-            )
-        if len(seen.calls) > 1:
-            run.note(f"The layer is called {len(seen.calls)} times; its last call is shown.")
-        activation = seen.calls[-1]
+        activation = _last(seen, run)
         gradient = _grad(total, activation)
     run.cost.forwards += len(x)
     run.cost.backwards += len(x)
     return activation.detach(), gradient
+
+
+def _last(seen: Tap, run: Run) -> Tensor:
+    if not seen.calls:
+        raise MissingNeed(
+            "The network does not call this layer, or the layer returns no tensor.", fix="Choose another layer."
+        )
+    if len(seen.calls) > 1:
+        run.note(f"The layer is called {len(seen.calls)} times; its last call is shown.")
+    return seen.calls[-1]
 
 
 def _grad(total: Tensor, of: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ One loop for all: progress, cancel, cost, chunks that fit into memory. The model
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING
@@ -66,7 +66,7 @@ def descend(
     pixels: int = 1,
     project: Callable[[], None] | None = None,
     text: str = "steps",
-) -> Iterator[Step]:
+) -> Generator[Step, None, None]:
     """Minimise a sum of losses step by step; whoever iterates may look, keep and stop.
 
     Args:
@@ -189,7 +189,7 @@ def chunk(case: Case, pixels: int) -> int:
 
 def share(case: Case) -> float:
     """The part of the image that its field is."""
-    return prod(s.stop - s.start for s in case.field) / prod(case.shape)
+    return float(prod(s.stop - s.start for s in case.field) / prod(case.shape))
 
 
 def _gradients(

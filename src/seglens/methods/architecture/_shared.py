@@ -1,12 +1,9 @@
-"""What methods share that read a network's own parts: its head of class rows, and maps of its layers."""
+"""What methods share that read a network's own parts: its head of class rows."""
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from seglens.core.errors import MissingNeed
 from seglens.engine.case import Case
@@ -40,13 +37,6 @@ def class_head(case: Case) -> tuple[str, Tensor]:
         f"{len(spec.classes)} classes.",
         fix="Choose a network that ends in one (U-Net, DeepLab, HRNet, SegFormer), or another method.",
     )
-
-
-def at_image(values: Tensor, case: Case) -> NDArray[np.float32]:
-    """A layer's map (1, 1, *s) at image size (*space); what the network padded is cut off."""
-    mode = "bilinear" if len(case.shape) == 2 else "trilinear"
-    full = F.interpolate(values, case.model.padded(case.shape), mode=mode, align_corners=False)[0, 0]
-    return np.asarray(full[tuple(slice(0, n) for n in case.shape)].cpu().numpy(), dtype=np.float32)
 
 
 def _is_pointwise(module: nn.Module, classes: int) -> bool:

@@ -14,7 +14,7 @@ from seglens.core.param import Param
 from seglens.engine.case import Case
 from seglens.engine.class_tree import ward
 from seglens.engine.gradients import layer_gradient
-from seglens.methods.architecture._shared import at_image, class_head
+from seglens.methods.architecture._shared import class_head
 from seglens.methods.architecture._tree import Reading
 from seglens.models.layers import find_layer
 
@@ -84,4 +84,4 @@ def _grad_pam(reading: Reading, child: int, layer: str) -> Layer:
 
     activation, gradient = layer_gradient(case.model, find_layer(case.model, layer), case.x, score, case.run)
     found = torch.relu((activation * gradient).sum(1, keepdim=True))
-    return Layer(f"GradPAM: {reading.sides(child)}", "heat", at_image(found, case), f"logit, at layer {layer}")
+    return Layer(f"GradPAM: {reading.sides(child)}", "heat", case.at_image(found), f"logit, at layer {layer}")

@@ -20,7 +20,6 @@ Weights = Annotated[
     Literal["signed", "absolute", "positive"],
     Param("What happens to channel weights below zero: kept, made positive, or dropped."),
 ]
-Normalise = Annotated[bool, Param("Divide by the largest value; hides how little a target may need the layer.")]
 
 
 def input_map(name: str, gradient: Tensor, show: str, unit: str) -> Layer:

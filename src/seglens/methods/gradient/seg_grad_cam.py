@@ -1,13 +1,13 @@
 """Seg-Grad-CAM: a layer's channels, weighted by how much the target asks for each of them."""
 
 import torch
-from torch.nn import functional as F
 
 from seglens.core.explanation import Explanation, Figure, Layer, Table
 from seglens.core.method import Fidelity, Method, Need, Scope
 from seglens.core.param import Layer as LayerName
+from seglens.core.param import Normalise
 from seglens.engine.case import Case
-from seglens.methods.gradient._shared import Normalise, Weights, as_map
+from seglens.methods.gradient._shared import Weights
 
 
 class SegGradCAM(Method):
@@ -37,8 +37,7 @@ class SegGradCAM(Method):
         alpha = gradient.mean(space)[0]
         alpha = {"signed": alpha, "absolute": alpha.abs(), "positive": alpha.relu()}[self.weights]
         summed = torch.einsum("k,k...->...", alpha, activation[0])[None, None]
-        mode = "bilinear" if len(space) == 2 else "trilinear"
-        cam = F.interpolate(summed, case.shape, mode=mode, align_corners=False)[0, 0].relu()
+        cam = case.at_image(summed).clip(min=0)
         top = float(cam.max())
         if self.normalise and top > 0:
             cam = cam / top
@@ -51,4 +50,4 @@ class SegGradCAM(Method):
         )
         table = Table("channel weights", {"channel": order, "weight": weights})
         figure = Figure("channel weights", "bar", order, {"weight": weights}, "channel", "weight")
-        return Explanation((Layer("Seg-Grad-CAM", "heat", as_map(cam), unit),), (table,), (figure,), text)
+        return Explanation((Layer("Seg-Grad-CAM", "heat", cam, unit),), (table,), (figure,), text)
