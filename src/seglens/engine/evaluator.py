@@ -161,11 +161,11 @@ class Evaluator:
             if not replay.exact and not run.plain:
                 run.note("What lies before the layer cannot be kept apart, so the whole network runs each time.")
 
-            offset = self._offset(replay.clean, how)
+            clean = self._read(replay.clean, how)
 
             def score(start: int, stop: int) -> Scored:
                 logits = replay(change.batch(replay.activation, start, stop))
-                return Scored(torch.arange(start, stop), self._read(logits, how) + offset)
+                return Scored(torch.arange(start, stop), self._from_clean(self._read(logits, how), clean))
 
             self.run.engine["behind the layer"] = round(replay.share, 3)
             run.cost.plain += total
@@ -219,7 +219,7 @@ class Evaluator:
     def _scorer(self, inside: Perturbations, how: Plan) -> tuple[Callable[[int, int], Scored], int]:
         """A function that scores some passes, and the bytes that one takes."""
         if self.run.plain:
-            return lambda start, stop: self._alone(inside, how, start, stop, 0), self.run.memory
+            return lambda start, stop: self._alone(inside, how, start, stop, self.clean), self.run.memory
         x = self.x[_at(how.crop)]
         with fast.Peak() as peak:
             clean = self._logits(x)
@@ -228,8 +228,8 @@ class Evaluator:
         if self.run.precision != "full":
             self._tell_error(clean, how)
         if how.groups is None:
-            offset = self._offset(clean, how)
-            return lambda start, stop: self._alone(inside, how, start, stop, offset), peak.bytes
+            read = self._read(clean, how)
+            return lambda start, stop: self._alone(inside, how, start, stop, read), peak.bytes
         packed = _Packed(self, inside, how, clean)
         if not packed.holds():
             self.run.note("Windows are felt further away than the reach tells, so each takes a pass of its own.")
@@ -237,13 +237,13 @@ class Evaluator:
             raise _NotApart
         return packed.score, peak.bytes
 
-    def _alone(self, inside: Perturbations, how: Plan, start: int, stop: int, offset: Tensor | int) -> Scored:
+    def _alone(self, inside: Perturbations, how: Plan, start: int, stop: int, clean: Tensor) -> Scored:
         logits = self._logits(inside.batch(start, stop))
-        return Scored(torch.arange(start, stop), self._read(logits, how) + offset)
+        return Scored(torch.arange(start, stop), self._from_clean(self._read(logits, how), clean))
 
-    def _offset(self, clean: Tensor, how: Plan) -> Tensor | int:
-        """What crop, layout and precision do to the clean score: taken out, so that no change scores no change."""
-        return 0 if self.run.plain else self.clean - self._read(clean, how)
+    def _from_clean(self, scores: Tensor, clean: Tensor) -> Tensor:
+        """Take out what crop, layout and precision do to the clean score: no change scores exactly no change."""
+        return scores if self.run.plain else self.clean + (scores - clean)
 
     def _read(self, logits: Tensor, how: Plan) -> Tensor:
         """Every target's number (n, targets) of logits (n, K, *crop)."""
