@@ -16,6 +16,7 @@ from seglens.core.target import Border, Box, Object, Painted, Predicted, Target
 from seglens.engine import cache, fast
 from seglens.engine.perturb import Covered, windows
 from seglens.engine.plan import _groups, common
+from seglens.engine.reach import find_reach
 from seglens.models.nets.unet import UNet
 from seglens.session import explain, explain_many
 
@@ -261,6 +262,21 @@ def test_compared_fills_disagree_where_the_fill_is_the_evidence():
     assert len(answer.tables[0].columns["fill"]) == 7
     with pytest.raises(BadParameter):
         seglens.compare_fills("vanilla-gradient", image, model, TARGETS["painted"](2))
+
+
+@pytest.mark.parametrize("name", ["painted", "border", "log-probability", "dice", "live", "at the corner"])
+@pytest.mark.parametrize("dims", [2, 3])
+def test_gradient_on_the_crop_equals_the_gradient(name, dims):
+    image, model, target = picture(dims), network(dims), TARGETS[name](dims)
+    find_reach(model)
+    one, plain = both("vanilla-gradient", image, model, target, show="signed")
+    same(one, plain)
+    if dims == 2 and name not in ("dice", "live"):
+        box = tuple(slice(*s) for s in one.record.engine["crop"])
+        outside = plain.map.data.copy()
+        outside[box] = 0
+        assert not outside.any()
+        assert outside[box].size < outside.size
 
 
 def test_object_of_the_class_is_a_sibling_of_its_class():

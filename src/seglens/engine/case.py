@@ -121,8 +121,18 @@ class Case:
             return self.model.logits(x.to(self.model.device))
 
     def gradient(self, x: Tensor | None = None) -> Tensor:
-        """Gradient of the target with respect to the input (N, C, *space); the clean one by default."""
-        return gradients.input_gradient(self.model, self.x if x is None else x, self.target, self.run)
+        """Gradient of the target with respect to the input (N, C, *space); the clean one by default.
+
+        Outside the :attr:`field` it is zero, and what lies there is not even looked at.
+        """
+        x = self.x if x is None else x
+        box = self.evaluator.cheap_field
+        at = (slice(None), slice(None), *box)
+        out = torch.zeros_like(x)
+        out[at] = gradients.input_gradient(self.model, x[at], self.target.within(box), self.run)
+        if out[at].shape != x.shape:
+            self.run.engine["crop"] = [[s.start, s.stop] for s in box]
+        return out
 
     def activations(self, layer: str) -> tuple[Tensor, Tensor]:
         """Activations of a layer on the clean image and the target's gradient there, both (1, K, *s)."""

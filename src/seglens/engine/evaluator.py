@@ -18,7 +18,7 @@ from seglens.engine import cache, fast
 from seglens.engine.perturb import Box, Perturbations
 from seglens.engine.plan import Plan, around, common, moved, plan, whole
 from seglens.engine.plan import field as field_of
-from seglens.engine.reach import Reach, find_reach
+from seglens.engine.reach import Reach, find_reach, is_known
 from seglens.engine.replay import Replay
 from seglens.engine.target import FrozenTarget
 from seglens.models.device import free_cache, is_out_of_memory
@@ -26,6 +26,7 @@ from seglens.models.segmentation import SegmentationModel
 
 # Below this many evaluations a reach that nobody has measured yet costs more than it saves.
 MANY = 24
+LARGE = 1024 * 1024  # pixels from which a crop pays even for one pass
 ALIKE = 1e-5
 
 _SECONDS: dict[tuple[Any, ...], float] = {}
@@ -91,6 +92,13 @@ class Evaluator:
         self.run.note("The model answers differently on a crop, so the whole image is evaluated.")
         self.reach = None
         return whole(self.shape)
+
+    @property
+    def cheap_field(self) -> Box:
+        """The same for a single pass: all of the image where finding out would cost more than it saves."""
+        if self.run.plain or not (is_known(self.model) or prod(self.shape) >= LARGE):
+            return whole(self.shape)
+        return self.field
 
     def plan(self, perturbations: Perturbations) -> Plan:
         """How these copies will be scored."""

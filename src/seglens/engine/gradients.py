@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from seglens.core.errors import MissingNeed
 from seglens.core.run import Run
+from seglens.engine import fast
 from seglens.engine.evaluator import no_memory
 from seglens.models.device import free_cache, is_out_of_memory
 from seglens.models.segmentation import SegmentationModel
@@ -55,8 +56,8 @@ def input_gradient(model: SegmentationModel, x: Tensor, score: Score, run: Run) 
         OutOfMemory: the image does not fit.
     """
     run.check()
-    with guarded(model), torch.enable_grad():
-        leaf = x.detach().clone().requires_grad_(True)
+    with guarded(model), fast.kept_memory(), torch.enable_grad():
+        leaf = fast.arranged(x.detach().clone()).requires_grad_(True)
         # the clone keeps a network that starts with an in-place operation from touching the leaf
         total = score(model.logits(leaf.clone())).sum()
         gradient = _grad(total, leaf)

@@ -106,18 +106,28 @@ def find_reach(model: SegmentationModel, run: Run | None = None) -> Reach | None
         Cancelled: within one forward pass of the request.
     """
     key = f"{model.fingerprint()}-{model.spec.ndim}"
-    if key in _KNOWN:
-        return _KNOWN[key]
-    file = home() / "reach" / f"{key}.json"
+    if key not in _KNOWN:
+        try:
+            told = json.loads(_file(key).read_text(encoding="utf-8"))
+            _KNOWN[key] = None if told is None else Reach(*(tuple(map(tuple, told[k])) for k in ("before", "after")))
+        except (OSError, ValueError, KeyError, TypeError, SegLensError):
+            _KNOWN[key] = known = measure_reach(model, run)
+            told = None if known is None else {"before": known.before, "after": known.after}
+            _remember(_file(key), json.dumps(told))
+    return _KNOWN[key]
+
+
+def is_known(model: SegmentationModel) -> bool:
+    """Whether the reach of a model has been measured, here or earlier."""
+    key = f"{model.fingerprint()}-{model.spec.ndim}"
     try:
-        told = json.loads(file.read_text(encoding="utf-8"))
-        known = None if told is None else Reach(*(tuple(map(tuple, told[k])) for k in ("before", "after")))
-    except (OSError, ValueError, KeyError, TypeError):
-        known = measure_reach(model, run)
-        told = None if known is None else {"before": known.before, "after": known.after}
-        _remember(file, json.dumps(told))
-    _KNOWN[key] = known
-    return known
+        return key in _KNOWN or _file(key).exists()
+    except SegLensError:
+        return False
+
+
+def _file(key: str) -> Path:
+    return home() / "reach" / f"{key}.json"
 
 
 def _remember(file: Path, text: str) -> None:
