@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import ceil, prod
+from typing import NamedTuple
 
 import torch
 from scipy.stats import spearmanr
@@ -142,16 +143,38 @@ def fit(design: Tensor, scores: Tensor, weights: Tensor, ridge: float) -> tuple[
     return coefficients, r2
 
 
-def shares(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Total and first-order shares (d,) by Jansen from scores (N, 2 + d) of A, B and the exchanged; else zeros."""
-    a, b, exchanged = scores[:, :1], scores[:, 1:2], scores[:, 2:]
-    zero = scores.new_zeros(exchanged.shape[1])
-    if len(scores) < 2:
-        return zero, zero
-    variance = float(a.var())
+class Shares(NamedTuple):
+    """Shares of variance per coordinate (d,), and what they may be wrong by.
+
+    Args:
+        total, first: of total and of first order; all 0 where nothing varies.
+        error: standard error of ``total``.
+        sum_error: standard error of the sum of ``total``.
+    """
+
+    total: Tensor
+    first: Tensor
+    error: Tensor
+    sum_error: float
+
+
+def shares(scores: Tensor) -> Shares:
+    """Jansen's estimates from scores (N, 2 + d) of A, B and A with one coordinate of B; errors by leaving one out."""
+    a, b, exchanged = scores[:, 0], scores[:, 1:2], scores[:, 2:]
+    n = len(scores)
+    variance = a.var() if n > 2 else a.new_zeros(())
     # scores come of numbers in single precision: less than its noise is no variance
-    if variance**0.5 <= 1e-6 * float(a.abs().max()):
-        return zero, zero
-    total = (a - exchanged).square().mean(0) / 2 / variance
+    if n <= 2 or float(variance.sqrt()) <= 1e-6 * float(a.abs().max()):
+        zero = scores.new_zeros(exchanged.shape[1])
+        return Shares(zero, zero, zero, 0.0)
+    halves = (a[:, None] - exchanged).square() / 2
     first = 1 - (b - exchanged).square().mean(0) / 2 / variance
-    return total, first
+    off = a - a.mean()
+    others = ((off.square().sum() - off.square()) - off.square() / (n - 1)) / (n - 2)  # variance without each
+    without = (halves.sum(0) - halves) / (n - 1) / others.clamp(min=1e-3 * float(variance))[:, None]
+    return Shares(halves.mean(0) / variance, first, _jackknife(without), float(_jackknife(without.sum(1))))
+
+
+def _jackknife(without: Tensor) -> Tensor:
+    """Standard error from the estimates without each sample (N, …)."""
+    return ((len(without) - 1) * without.var(0, correction=0)).sqrt()

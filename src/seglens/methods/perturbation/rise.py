@@ -73,8 +73,9 @@ class Rise(Method):
             Layer("RISE", "signed", case.paste(values).float().numpy(), f"change of {value}"),
             Layer("standard error", "heat", case.paste(error).float().numpy(), f"change of {value}"),
         )
-        series = {"rank correlation of the halves": course.agreement, "standard error / largest value": course.error}
-        settled = Figure("convergence", "line", course.taken, series, "masks")
+        curves = {"rank correlation of the halves": course.agreement, "standard error / largest value": course.error}
+        series = {name: [*curve] for name, curve in curves.items()}  # partial answers keep theirs
+        settled = Figure("convergence", "line", [*course.taken], series, "masks")
         agreement = course.agreement[-1]
         enough = self.stop is not None and agreement > self.stop
         text = (

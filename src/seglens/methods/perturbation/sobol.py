@@ -65,15 +65,19 @@ class Sobol(Method):
     def _answer(self, case: Case, units: Units, scores: Tensor) -> Explanation:
         by_point = scores.reshape(-1, len(units) + 2)
         by_point = by_point[~by_point.isnan().any(1)]
-        total, first = shares(by_point)
-        layer = Layer("total share of variance", "heat", units.spread(total).numpy(), "share of variance")
-        columns = {"total share": total, "first-order share": first}
+        found = shares(by_point)
+        layer = Layer("total share of variance", "heat", units.spread(found.total).numpy(), "share of variance")
+        columns = {"total share": found.total, "standard error": found.error, "first-order share": found.first}
         table = unit_table("cells", units, {name: values.tolist() for name, values in columns.items()})
         text = f"Sobol indices of {case.target.name}: {len(by_point)} points, {len(units)} cells faded to {self.fill}. "
-        if not total.any():
+        if not found.total.any():
             text += "The target is insensitive: no fading of cells changes it, and the map is zero."
         else:
-            more = ": cells act together" if float(total.sum()) > 1.05 else ""
-            text += f"The total shares add up to {float(total.sum()):.2f}{more}. "
-            text += "A share has no sign: it does not say whether a cell speaks for or against the class."
+            most, whole = int(found.total.argmax()), float(found.total.sum())
+            together = ": cells act together" if whole - 1 > 2 * found.sum_error else ""
+            text += (
+                f"The largest total share is {float(found.total[most]):.2f} ± {float(found.error[most]):.2f}; all add "
+                f"up to {whole:.2f} ± {found.sum_error:.2f}{together}. A share has no sign: it does not say whether a "
+                "cell speaks for or against the class."
+            )
         return Explanation((layer,), (table,), (unit_bars("top cells", units, columns, "share of variance"),), text)
