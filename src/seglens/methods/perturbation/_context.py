@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,13 +16,12 @@ from seglens.engine.case import Case
 
 SHARES = ("0", "0.25", "0.5", "0.75", "1")  # of the range of intensities
 LINEAR = {2: "bilinear", 3: "trilinear"}
-LOUD = 2.0  # logits: a baseline that raises the margin by more than this, and doubles it, is evidence by itself
 FLAT = 1e-3  # a clean score this near 0 is no unit
 
 
 def baselines(case: Case, chosen: str) -> dict[str, Tensor]:
     """What hidden context is replaced with, each (1, C, *space): the mean, or a share of the range of intensities."""
-    names = ("mean", *SHARES) if chosen == "best" else (chosen,)
+    names = ("mean", *SHARES) if chosen in ("typical", "lowest") else (chosen,)
     return {name: case.fill("mean") if name == "mean" else _constant(case, float(name)) for name in names}
 
 
@@ -105,19 +105,22 @@ class Context:
         lost = (self._clean - self.target.per_pixel(logits)) * self.weights.sign()
         return (lost.clamp(min=0) * self.region).flatten(1).sum(1) / self.region.sum() / self.scale
 
-    def look(self, masks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Without noise: losses, scores and whether the baseline is evidence by itself, all (rows,) on the CPU."""
-        parts = []
+    def look(self, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """Losses and scores without noise, both (rows,) on the CPU."""
+        losses, scores = [], []
         size = optimise.chunk(self.case, self.pixels)
         for start in range(0, len(masks), size):
             some = slice(start, start + size)
             logits = self.case.forward(self.pictures(masks[some], self.fills[some]))
-            margin = replace(self.target, value="margin")
-            gained = self._mean(margin.per_pixel(logits)) - self._clean_margin
-            loud = gained > max(LOUD, abs(self._clean_margin))
-            parts.append((self.price(masks[some]) + self.hinge(logits), self.target(logits), loud))
-        losses, scores, loud = (torch.cat(column).cpu() for column in zip(*parts, strict=True))
-        return losses, scores, loud
+            losses.append(self.price(masks[some]) + self.hinge(logits))
+            scores.append(self.target(logits))
+        return torch.cat(losses).double().cpu(), torch.cat(scores).double().cpu()
+
+    def only(self, rows: Tensor) -> Context:
+        """The same for some of the baselines (rows,) boolean."""
+        some = copy.copy(self)
+        some.fills = self.fills[rows.to(self.fills.device)]
+        return some
 
     def share(self, masks: Tensor) -> list[float]:
         """How much of the context, in pixels, each mask keeps (rows,)."""
@@ -135,11 +138,6 @@ class Context:
         kept = self.spread(masks)[:, 0, ~self.region]
         return kept if kept.shape[1] else kept.new_zeros(len(masks), 1)
 
-    @property
-    def _clean_margin(self) -> float:
-        at = (slice(None), slice(None), *self.case.field)
-        return float(self._mean(replace(self.target, value="margin").per_pixel(self.case.logits[at]))[0])
-
     def _mean(self, values: Tensor) -> Tensor:
         return (values * self.weights.sign()).flatten(1).sum(1) / self.region.sum()
 
@@ -152,49 +150,66 @@ class Found:
         masks: (rows, 1, *grid); zero where no mask is better than none.
         losses, scores: with the mask.
         scores_hidden: with all context hidden.
-        loud: whether the baseline is evidence by itself.
-        best: the row to show.
-        history: per step the losses of all rows.
+        history: per step of the first descent the losses of all rows.
     """
 
     masks: Tensor
     losses: Tensor
     scores: Tensor
     scores_hidden: Tensor
-    loud: Tensor
-    best: int
     history: list[list[float]]
 
+    @property
+    def needed(self) -> Tensor:
+        """For which baselines some context is needed (rows,)."""
+        return self.masks.flatten(1).any(1).cpu()
 
-def solve(context: Context, *, steps: int, rate: float, momentum: float, first: float, loud_too: bool) -> Found:
-    """The best mask for each baseline, if it is better than none at all; and which baseline to show.
+
+def solve(context: Context, *, steps: int, rate: float, momentum: float, first: float) -> Found:
+    """The best mask for each baseline, if it is better than none at all.
+
+    Where the descent finds nothing better than no context although something is lost without, it starts once more
+    from all context: a detector with a threshold answers nothing to half an image, and has no gradient there.
 
     Args:
         context: the problem.
         steps, rate, momentum: of the projected descent.
         first: value of the masks before it.
-        loud_too: let a baseline win that is evidence by itself.
     """
-    none = context.start(0.0)
-    hidden, scores_hidden, loud = context.look(none)
-    if not bool((hidden > 0).any()):
-        # nothing is lost without any context, and no mask is smaller than none
-        found = optimise.Optimum(none, hidden)
-    else:
-        found = optimise.minimise(
-            context.case, context.start(first), context.loss, steps=steps, rate=rate, momentum=momentum,
+
+    def descend(part: Context, value: float) -> optimise.Optimum:
+        return optimise.minimise(
+            context.case, part.start(value), part.loss, steps=steps, rate=rate, momentum=momentum,
             copies=context.copies, pixels=context.pixels, project=lambda v: v.clamp(0, 1), seen=_settled,
         )  # fmt: skip
-    losses, scores, _ = context.look(found.values)
-    better = losses < hidden
-    masks = found.values * better.to(none).reshape(-1, *[1] * (none.ndim - 1))
-    losses, scores = torch.where(better, losses, hidden), torch.where(better, scores, scores_hidden)
-    out = loud & ~loud.all() & (not loud_too)
-    best = int(torch.where(out, torch.inf, losses).argmin())
-    return Found(masks, losses, scores, scores_hidden, loud, best, [h.tolist() for h in found.history])
+
+    masks = context.start(0.0)
+    hidden, scores_hidden = context.look(masks)
+    losses, scores, history = hidden.clone(), scores_hidden.clone(), []
+    # where nothing is lost without any context, no mask is better than none
+    for value in (first, 1.0):
+        open_rows = (hidden > 0) & ~masks.flatten(1).any(1).cpu()
+        if not bool(open_rows.any()) or (history and value == first):
+            break
+        part = context.only(open_rows)
+        found = descend(part, value)
+        history = history or _lines(found, open_rows)
+        new_losses, new_scores = part.look(found.values)
+        better = new_losses < losses[open_rows]
+        rows = open_rows.nonzero().flatten()[better]
+        masks[rows.to(masks.device)] = found.values[better.to(masks.device)]
+        losses[rows], scores[rows] = new_losses[better], new_scores[better]
+    return Found(masks, losses, scores, scores_hidden, history)
 
 
-def told(context: Context, found: Found, names: Sequence[str]) -> Table:
+def _lines(found: optimise.Optimum, rows: Tensor) -> list[list[float]]:
+    """Per step the losses of all rows; those without a descent lose nothing."""
+    full = torch.zeros(len(found.history), len(rows), dtype=torch.float64)
+    full[:, rows] = torch.stack(found.history)
+    return full.tolist()
+
+
+def told(context: Context, found: Found, names: Sequence[str], shown: int) -> Table:
     """A row per baseline; with CBD and CBL where a person drew the biased context."""
     columns = {
         "baseline": list(names),
@@ -202,8 +217,7 @@ def told(context: Context, found: Found, names: Sequence[str]) -> Table:
         "share of context": context.share(found.masks),
         "score without context": found.scores_hidden.tolist(),
         "score with it": found.scores.tolist(),
-        "evidence by itself": ["yes" if loud else "no" for loud in found.loud],
-        "chosen": ["yes" if row == found.best else "no" for row in range(len(names))],
+        "shown": ["yes" if row == shown else "no" for row in range(len(names))],
     }
     drawn = context.case.annotation
     return Table(
