@@ -84,6 +84,8 @@ class Lime(Method):
             f"{_verdict(r2, weights, len(units))} Weights move by {float(deviation.mean()):.2g} between "
             f"{REFITS} refits, the largest is {float(coefficients.abs().max()):.4g}."
         )
+        if self.fill == "unit-mean" and units.spatial:
+            text += " A unit's own mean leaves an even colour as it is: where colour may matter, ask again with mean."
         return Explanation(layers, (table,), (bars,), text)
 
     def _refits(self, case: Case, design: Tensor, scores: Tensor, weights: Tensor) -> Tensor:
