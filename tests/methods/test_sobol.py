@@ -104,7 +104,7 @@ def test_linear_model_in_closed_form():
     np.testing.assert_allclose(answer.tables[0].columns["total share"], drawn, rtol=1e-4, atol=1e-6)
     expected = moved**2 / (moved**2).sum()
     error = np.array(answer.tables[0].columns["standard error"])
-    assert (np.abs(drawn - expected).numpy() < 3.5 * error + 1e-4).all()
+    assert ((drawn - expected).abs().numpy() < 3.5 * error + 1e-4).all()
     assert error.max() < 0.1
     assert run.cost.forwards == 128 * (len(units) + 2) + 1  # the clean image
 
