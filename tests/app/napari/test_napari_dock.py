@@ -12,6 +12,7 @@ from viewer_help import blobs, make_model
 
 from seglens.app.napari import commands, words
 from seglens.app.napari.viewer_session import State, layer_id
+from seglens.core import run
 
 
 def test_an_empty_viewer_says_what_to_do_first(drive):
@@ -143,10 +144,12 @@ def test_the_prediction_fills_in_and_cancel_stops_within_a_tile(drive):
     assert d.dock.footer.button.isEnabled()
 
 
-def test_cancel_of_an_explanation_leaves_nothing(drive):
+def test_cancel_of_an_explanation_leaves_nothing(drive, monkeypatch):
+    # before there was anything to keep
+    monkeypatch.setattr(run, "PAUSE", 1e9)
     d = drive()
     d.viewer.add_image(blobs(64, 64))
-    model = make_model(pause=0.05)
+    model = make_model(pause=0.1)
     d.use(model)
     d.dock.tabs.setCurrentIndex(1)
     d.session.question.method = "occlusion"
@@ -173,6 +176,7 @@ def test_a_layer_deleted_while_it_is_explained(drive):
     source = d.viewer.add_image(blobs(64, 64), name="doomed too")
     d.dock.tabs.setCurrentIndex(1)
     d.session.question.method = "occlusion"
+    d.use(make_model(pause=0.1))
     count = len(d.viewer.layers)
     d.press()
     d.wait(lambda: d.session.status.done >= 1)

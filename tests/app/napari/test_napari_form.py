@@ -23,11 +23,13 @@ class Recipe:
     layer: Layer = None
     of: Annotated[str | None, Param("Which.", source="classes", empty="any")] = None
     sure: Annotated[bool, Param("Really?")] = True
+    weight: Annotated[float, Param("How heavy.", ge=0, le=10)] = 0.002
 
 
 CHOICES = {"layers": ("down.0", "up.1"), "classes": ("cell", "rim")}
 DEFAULTS = {
     "samples": 7, "noise": 0.25, "strict": 0.5, "window": None, "fill": "mean", "layer": None, "of": None, "sure": True,
+    "weight": 0.002,
 }  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from seglens.app.napari.copying import segment_record
 from seglens.app.napari.filling import Filler
 from seglens.app.napari.inserting import Inserter
 from seglens.app.napari.jobs import Job
+from seglens.app.napari.sofar import Partial, SoFar
 from seglens.app.napari.viewer_session import Made, State, ViewerSession, layer_id
 from seglens.core.errors import SegLensError, UntrustedModel
 from seglens.core.explanation import Explanation
@@ -108,10 +109,22 @@ class Actions(QObject):
         except SegLensError as error:
             notify.error(self.session, error)
             return
-        call = partial(
-            work.explain, method=plan.method, image=plan.image, model=self.session.model.loaded, target=plan.target
-        )
-        job = self._job(plan.method.title, call, lambda came: self._explained(job, plan, came))
+        self._ask(plan, work.explain)
+
+    def _ask(self, plan: asking.ExplainPlan, ask: Callable[..., Any]) -> None:
+        viewer, model = self.session.viewer, self.session.model
+        if viewer is None or model.spec is None:
+            return
+        call = partial(ask, method=plan.method, image=plan.image, model=model.loaded, target=plan.target)
+        sofar = SoFar(viewer, self, plan, model.spec)
+
+        def failed(error: BaseException) -> None:
+            notify.error(self.session, error)
+            self._stopped_early(plan, sofar)
+
+        job = self._job(plan.method.title, call, lambda came: self._explained(job, plan, sofar, came), failed)
+        job.produced.connect(lambda so_far: self._so_far(job, plan, sofar, so_far))
+        job.cancelled.connect(lambda: self._stopped_early(plan, sofar, say=True))
         self._begin(job, plan.layer, lambda: self._settle(job))
 
     def cancel(self) -> None:
@@ -204,29 +217,55 @@ class Actions(QObject):
         if fresh:
             self.session.keep(made, filler.layers)
 
-    def _explained(self, job: Job, plan: asking.ExplainPlan, came: tuple[Explanation, list[results.Limits]]) -> None:
+    def _so_far(self, job: Job, plan: asking.ExplainPlan, sofar: SoFar, so_far: Partial) -> None:
+        job.applied()
+        if self.session.layer(layer_id(plan.layer)) is not None:
+            sofar.show(so_far)
+
+    def _stopped_early(self, plan: asking.ExplainPlan, sofar: SoFar, *, say: bool = False) -> None:
+        if self.session.layer(layer_id(plan.layer)) is None:
+            sofar.drop()
+            return
+        name = sofar.keep()
+        if name and sofar.layer is not None and sofar.last is not None:
+            made = self._made(plan, sofar.last)
+            self.session.keep(made, [sofar.layer])
+            self.session.show(made)
+            if say:
+                self.session.say(words.KEPT_EARLY.format(title=plan.method.title, name=name))
+
+    def _made(self, plan: asking.ExplainPlan, answer: Explanation) -> Made:
+        return Made(
+            answer.record.to_dict() if answer.record is not None else {}, plan.image, plan.target.region,
+            title=plan.method.title, text=answer.text, tables=answer.tables, figures=answer.figures,
+            frame=plan.frame, source_id=layer_id(plan.layer),
+        )  # fmt: skip
+
+    def _explained(
+        self, job: Job, plan: asking.ExplainPlan, sofar: SoFar, came: tuple[Explanation, list[results.Limits]]
+    ) -> None:
         answer, limits = came
         viewer, spec = self.session.viewer, self.session.model.spec
         if viewer is None or spec is None or self.session.layer(layer_id(plan.layer)) is None:
+            sofar.drop()
             return
-        if any(x.kind in ("heat", "signed") for x in answer.layers):
-            for old in [x for x in viewer.layers if results.is_map(x)]:
-                old.visible = False
-        results.outline(viewer)
         makers = results.explanation_makers(viewer, plan.layer, plan.frame, answer, limits, spec, plan.method.title)
-        record = answer.record.to_dict() if answer.record is not None else {}
-        made = Made(
-            record, plan.image, plan.target.region, title=plan.method.title, text=answer.text, tables=answer.tables,
-            figures=answer.figures, frame=plan.frame, source_id=layer_id(plan.layer),
-        )  # fmt: skip
-        inserter = Inserter(viewer, makers[::-1], self)
-        inserter.done.connect(lambda: self._kept(made, inserter))
+        first = next((i for i, x in enumerate(answer.layers) if x.kind in ("heat", "signed")), None)
+        grown = []
+        if first is not None:
+            results.step_back(viewer, but=sofar.layer)
+            if sofar.alive:
+                grown.append(sofar.become(makers.pop(first)()))
+        results.outline(viewer)
+        made = self._made(plan, answer)
+        inserter = Inserter(viewer, makers[::-1], self, below=next(iter(grown), None))
+        inserter.done.connect(lambda: self._kept(made, [*grown, *inserter.layers]))
         inserter.start()
         self._inserter = inserter
         self._finish(job, answer.text or words.finished(plan.method.title, job.seconds))
 
-    def _kept(self, made: Made, inserter: Inserter) -> None:
-        self.session.keep(made, inserter.layers)
+    def _kept(self, made: Made, layers: list[Layer]) -> None:
+        self.session.keep(made, layers)
         self.session.show(made)
 
     def _finish(self, job: Job, sentence: str) -> None:

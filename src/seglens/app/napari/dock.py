@@ -86,8 +86,10 @@ class SegLensDock(QWidget):
         viewer = self.session.viewer
         selected = list(viewer.layers.selection) if viewer is not None else []
         for layer in [*selected, self.explain.result.current]:
-            if layer is not None and layer_id(layer) in self.session.made:
-                return self.session.made[layer_id(layer)]
+            made = None if layer is None else self.session.made.get(layer_id(layer))
+            # what was stopped early has no record
+            if made is not None and made.record:
+                return made
         return None
 
     def _connect(self) -> None:

@@ -3,7 +3,9 @@
 # mypy: allow-subclassing-any
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
+from math import floor, log10
 from typing import Any
 
 from magicgui.widgets import Widget, create_widget
@@ -83,8 +85,11 @@ class Field(QWidget):
         native.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         native.setMinimumWidth(60)
         if parameter.optional and parameter.param.source is None and not parameter.choices:
-            self._open = QCheckBox(parameter.param.empty)
-            self._open.setToolTip(parameter.param.help)
+            # a check box cannot wrap, and the dock is narrow
+            self._open = QCheckBox(textwrap.shorten(parameter.param.empty, 28, placeholder="…"))
+            self._open.setToolTip(f"{parameter.param.help} Left open: {parameter.param.empty}.")
+            self._open.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+            self._open.setMinimumWidth(60)
             self._open.toggled.connect(self._toggled)
             layout.addWidget(self._open)
         layout.addWidget(native)
@@ -138,6 +143,11 @@ def editor(
         widget = create_widget(value=parameter.type(value), annotation=parameter.type, options=options)
         if p.unit and hasattr(widget.native, "setSuffix"):
             widget.native.setSuffix(f" {p.unit}")
+        small = min((abs(v) for v in (parameter.default, p.quick) if v), default=1)
+        if parameter.type is float and small < 0.1:
+            # two decimals, as Qt has them, would round a small value to nothing
+            widget.native.setDecimals(max(widget.native.decimals(), 1 - floor(log10(small))))
+            widget.value = value
         return widget
     return create_widget(
         value=parameter.default if parameter.default is not None else parameter.type(),

@@ -20,14 +20,17 @@ class Inserter(QObject):
         viewer: where they go.
         layers: what makes them, from bottom to top.
         parent: its end is the end of inserting.
+        below: the layer that they go under; on top of all without.
     """
 
     done = Signal()
 
-    def __init__(self, viewer: ViewerModel, layers: Sequence[Callable[[], Layer]], parent: QObject) -> None:
+    def __init__(
+        self, viewer: ViewerModel, layers: Sequence[Callable[[], Layer]], parent: QObject, below: Layer | None = None
+    ) -> None:
         """Nothing is inserted before :meth:`start`."""
         super().__init__(parent)
-        self._viewer = viewer
+        self._viewer, self._below = viewer, below
         self.waiting = list(layers)
         self.layers: list[Layer] = []
         self._later: list[Callable[[], None]] = []
@@ -40,6 +43,11 @@ class Inserter(QObject):
         """Begin with the next turn."""
         self._timer.start()
 
+    def stop(self) -> None:
+        """Insert no more; :attr:`done` stays silent."""
+        self._timer.stop()
+        self.deleteLater()
+
     def _next(self) -> None:
         if self._later:
             self._later.pop(0)()
@@ -47,7 +55,7 @@ class Inserter(QObject):
             layer = self.waiting.pop(0)()
             self.layers.append(layer)
             self._plain(layer)
-            results.add(self._viewer, layer)
+            results.add(self._viewer, layer, below=self._below)
         else:
             self._timer.stop()
             self.done.emit()

@@ -103,9 +103,8 @@ class ResultBox(QWidget):
             fresh = key not in known
             item.setCheckState(Qt.CheckState.Checked if key in ticked or fresh else Qt.CheckState.Unchecked)
             self.list.addItem(item)
-            if (fresh and self.list.currentItem() is None) or (
-                layer is current and not any(layer_id(x) not in known for x in maps)
-            ):
+            # a new map on top is the one to look at; one that came below it is not
+            if layer is (maps[-1] if layer_id(maps[-1]) not in known else current):
                 self.list.setCurrentItem(item)
         self.list.blockSignals(blocked)
         if self.list.currentItem() is None and self.list.count():
@@ -133,7 +132,10 @@ class ResultBox(QWidget):
         self.refresh()
 
     def _follow(self, event: object) -> None:
-        link(self, self.refresh, event.value.events.name)  # type: ignore[attr-defined]
+        events = event.value.events  # type: ignore[attr-defined]
+        link(self, self.refresh, events.name)
+        if hasattr(events, "contrast_limits"):
+            link(self, self._show_current, events.contrast_limits)
 
     def _looked_at(self, _item: object = None, _before: object = None) -> None:
         layer, viewer = self.current, self._session.viewer
@@ -151,7 +153,7 @@ class ResultBox(QWidget):
         shown = self._session.shown
         self.plot.setVisible(shown is not None and bool(shown.tables or shown.figures))
 
-    def _show_current(self) -> None:
+    def _show_current(self, _event: object = None) -> None:
         layer = self.current
         if layer is None:
             return

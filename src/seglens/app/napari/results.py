@@ -278,6 +278,14 @@ def _answer_layer(answer: Answer, source: Layer, frame: Frame, spec: ModelSpec, 
     return layer
 
 
+def step_back(viewer: ViewerModel, *, but: Layer | None = None) -> None:
+    """Make room for a new map: older ones are hidden, and predictions become lines."""
+    for layer in viewer.layers:
+        if is_map(layer) and layer is not but:
+            layer.visible = False
+    outline(viewer)
+
+
 def outline(viewer: ViewerModel) -> None:
     """Show predictions by their lines, so that a map over them can be read; a person's own choice stays."""
     for layer in viewer.layers:
@@ -316,17 +324,18 @@ def target_layer(viewer: ViewerModel, source: Layer, axes: str) -> Labels:
     return layer
 
 
-def add(viewer: ViewerModel, layer: Layer, *, locked: bool = True) -> None:
+def add(viewer: ViewerModel, layer: Layer, *, locked: bool = True, below: Layer | None = None) -> None:
     """Put a layer into the viewer without taking the person's active layer or tool away."""
     selection = viewer.layers.selection
+    place = viewer.layers.index(below) if below in viewer.layers else len(viewer.layers)
     before, active = set(selection), selection.active
     if active is None:
-        viewer.layers.append(layer)
+        viewer.layers.insert(place, layer)
     else:
         # what is selected is the same before and after, so nobody needs to hear of it; telling all of napari
         # twice costs more than the layer itself
         with selection.events.blocker_all():
-            viewer.layers.append(layer)
+            viewer.layers.insert(place, layer)
             selection.active = active
             selection.update(before)
     layer.locked = locked

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from seglens.app.napari.jobs import Emit
 from seglens.app.napari.results import Limits, limits_of
+from seglens.app.napari.sofar import Partial
 from seglens.app.napari.viewer_session import ZooEntry
 from seglens.core.errors import SegLensError
 from seglens.core.explanation import Explanation
@@ -94,15 +97,24 @@ def segment(run: Run, emit: Emit, *, views: list[Image], model: Any, tile: int |
 def explain(
     run: Run, emit: Emit, *, method: Method, image: Image, model: Any, target: Target
 ) -> tuple[Explanation, list[Limits]]:
-    """Ask one question; the answer comes with its display limits.
+    """Ask one question; the answer comes with its display limits, and so do answers on the way.
 
     Raises:
         SegLensError: what the engine says.
     """
     from seglens.session import explain as ask
 
+    run.on_partial = lambda answer: _hand_over(answer, emit)
     answer = ask(method, image, model, target, run=run)
     return answer, limits_of(answer)
+
+
+def _hand_over(answer: Explanation, emit: Emit) -> None:
+    first = next((layer for layer in answer.layers if layer.kind in ("heat", "signed")), None)
+    if first is not None:
+        # the method may go on writing into its array
+        copy = replace(first, data=np.array(first.data))
+        emit(Partial(replace(answer, layers=(copy,)), copy.limits()))
 
 
 def _part(tell: Any, number: int, count: int) -> Any:
