@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 export PYTHON
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test check setup system wheel benchmark benchmark-memory clean
+.PHONY: demo test check setup system wheel benchmark benchmark-peers benchmark-memory clean
 
 demo: setup
 	$(BIN)/seglens demo --out demo
@@ -37,7 +37,9 @@ $(READY): pyproject.toml constraints.txt
 wheel: setup
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
 
-benchmark: setup
+benchmark: benchmark-peers benchmark-memory
+
+benchmark-peers: setup
 	$(BIN)/python -m benchmarks --write-docs $(BENCHMARK)
 
 benchmark-memory: setup

@@ -15,7 +15,7 @@ from benchmarks.questions import QUICK_SIZES, SIZES
 from benchmarks.table import markdown, write_docs
 
 RESULTS = ROOT / "benchmarks" / "results" / "peers.json"
-QUICK = {"seconds": 1.0, "limit": 10.0, "forwards": 2, "again": 0.0, "repeats": 3}
+QUICK = {"seconds": 1.0, "limit": 30.0, "forwards": 2, "again": 0.0, "repeats": 3}
 
 
 def options() -> argparse.Namespace:

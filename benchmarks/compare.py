@@ -51,10 +51,10 @@ class Plan:
     contenders: str = ""
     networks: str = ""
     threads: int = 2
-    seconds: float = 6.0
-    limit: float = 90.0
+    seconds: float = 5.0
+    limit: float = 60.0
     forwards: int = 3
-    again: float = 15.0
+    again: float = 8.0
     repeats: int = 20
 
 
@@ -177,16 +177,13 @@ def _in_forwards(told: dict[str, Any], following: dict[str, Any]) -> None:
 def row(scene: Scene, question: Question, cells: list[Cell]) -> dict[str, Any]:
     """One question on one scene: every contender's cost, the best peer, the differences."""
     own = [c for c in cells if c.question is question]
+    lent = [c for c in cells if c.question.name == question.lender and c.contender in question.borrows]
     told = {c.contender: _kept(c.told) for c in own}
-    for name, factor in question.borrows.items():
-        source = next((c for c in cells if c.question.name == "occlusion" and c.contender == name), None)
-        if source is not None and "wall" in source.told:
-            told[name] = _borrowed(source.told, factor)
+    told |= {c.contender: _borrowed(c.told, question.borrows[c.contender]) for c in lent if "wall" in c.told}
     ours = next((c for c in own if c.contender == "ours"), None)
-    compared = [c for c in cells if c.question is question or (c.contender == "loop" and question.borrows)]
-    for cell in compared:
+    for cell in [*own, *(c for c in lent if c.contender == "loop")]:
         found = difference(scene, question, ours, cell) if ours else None
-        if found is not None and cell.contender in told:
+        if found is not None:
             told[cell.contender]["difference"] = found
     peers = {n: t["forwards"]["wall"] for n, t in told.items() if n not in ("ours", "loop") and "forwards" in t}
     best = min(peers, key=peers.__getitem__, default=None)
@@ -209,7 +206,8 @@ def _kept(told: dict[str, Any]) -> dict[str, Any]:
 def _borrowed(told: dict[str, Any], factor: int) -> dict[str, Any]:
     costs = {key: factor * told[key] for key in ("wall", "cpu")}
     forwards = {key: factor * value for key, value in told["forwards"].items()}
-    return _rounded({**costs, "unit": told["unit"], "forwards": forwards, "scaled": told["scaled"], "borrowed": factor})
+    same = {key: told[key] for key in ("unit", "scaled", "memory_mib") if key in told}
+    return _rounded({**costs, "forwards": forwards, **same, "borrowed": factor})
 
 
 def difference(scene: Scene, question: Question, ours: Cell, other: Cell) -> dict[str, float] | None:
@@ -217,16 +215,17 @@ def difference(scene: Scene, question: Question, ours: Cell, other: Cell) -> dic
     if other is ours or not ours.arrays or not other.arrays:
         return None
     if "channels" in ours.arrays:
-        count = len(other.arrays["channels"])
-        return _apart(ours.arrays["channels"][:count], other.arrays["channels"])
+        known = ours.arrays["index"] < len(other.arrays["channels"])
+        index = ours.arrays["index"][known]
+        return _apart(ours.arrays["channels"][known], other.arrays["channels"][index]) if len(index) else None
     at = {tuple(s): i for i, s in enumerate(ours.arrays["starts"].tolist())}
     places = [tuple(s) for s in other.arrays["starts"].tolist()]
     mine = ours.arrays["drops"][[at[p] for p in places]]
     if "map" in other.arrays:
         return _apart(_spread(scene, places, mine[:, 0]), other.arrays["map"])
     names = [f"object {i}" for i in range(MANY)] if question.target == "many" else [question.target]
-    known = targets(scene) if other.contender == "loop" else (question.target,)
-    return _apart(mine, other.arrays["drops"][:, [known.index(n) for n in names]])
+    columns = targets(scene) if other.contender == "loop" else (question.target,)
+    return _apart(mine, other.arrays["drops"][:, [columns.index(n) for n in names]])
 
 
 def _apart(a: NDArray[Any], b: NDArray[Any]) -> dict[str, float]:

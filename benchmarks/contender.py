@@ -49,7 +49,7 @@ class Outcome:
     Args:
         done, total: perturbed copies scored, and asked for; where they differ the time is scaled.
         arrays: ``starts`` (n, D) and ``drops`` (n, T) of windows · ``map`` (*space) with ``starts`` of its windows ·
-            ``channels`` (C,) of drops.
+            ``channels`` of drops, the first ones or those of ``index``.
         details: plain data for the JSON.
         seconds: where only part of the time grows with the work: what to report instead of scaling.
     """

@@ -46,8 +46,12 @@ class Watch:
         return self.first + (now - self.first) * total / done
 
 
-def ours(asked: Asked) -> Go:
+def ours(asked: Asked, again: bool = False) -> Go:
     """One question with ``explain``, or fifty targets with ``explain_many``.
+
+    Args:
+        asked: the question.
+        again: ask with another fill, as scores that are known already are not measured but remembered.
 
     Raises:
         Skip: the method, or the call for many targets, is not there.
@@ -62,6 +66,8 @@ def ours(asked: Asked) -> Go:
     model, image = scene.model(), scene.image()
     wanted = [scene.target(n) for n in ([f"object {i}" for i in range(MANY)] if many else [question.target])]
     parameters = dict(question.parameters)
+    if again and "fill" in parameters:
+        parameters["fill"] = "grey"
     if question.name == "kernel-shap":
         parameters["samples"] = asked.passes.get("ours", 500)
 
@@ -103,14 +109,14 @@ def checked(asked: Asked) -> dict[str, float] | None:
 
 
 def arrays(method: str, answers: Sequence[Explanation]) -> dict[str, NDArray[Any]]:
-    """What can be compared: drops of windows (n, T) with their starts, or of channels."""
-    table = answers[0].tables[0].columns
+    """What can be compared: drops of windows (n, T) with their starts, or of some channels with their numbers."""
+    tables = [answer.tables[0].columns for answer in answers if answer.tables]
     if method == "occlusion":
-        drops = np.stack([np.array(a.tables[0].columns["drop"], float) for a in answers], 1)
-        return {"drops": drops, "starts": np.stack([np.array(v) for n, v in table.items() if n.endswith("start")], 1)}
+        drops = np.stack([np.array(table["drop"], float) for table in tables], 1)
+        lines = [np.array(values) for name, values in tables[0].items() if name.endswith("start")]
+        return {"drops": drops, "starts": np.stack(lines, 1)}
     if method == "seg-ablation-cam":
-        order = np.argsort(np.array(table["channel"], int))
-        return {"channels": np.array(table["drop"], float)[order]}
+        return {"channels": np.array(tables[0]["drop"], float), "index": np.array(tables[0]["channel"], int)}
     return {}
 
 

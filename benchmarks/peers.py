@@ -151,7 +151,7 @@ def captum_ablation(asked: Asked) -> Go:
     numbers = score(scene)
     module = scene.module
     layer = module.get_submodule(LAYERS[scene.network])
-    method = LayerFeatureAblation(lambda x: numbers(x)[:, 0].float(), layer)
+    method = LayerFeatureAblation(lambda x: numbers(x)[:, 0], layer)
     channels = min(asked.total, max(4, int(asked.affordable)))
     # what shares a number is set to 0 together: the channels left over are one more
     mask = torch.arange(asked.total).clamp(max=channels).reshape(1, -1, *(1,) * len(scene.shape))

@@ -31,8 +31,9 @@ class Question:
         parameters: of our method.
         target: see :meth:`benchmarks.scenes.Scene.mask`; ``many`` asks for fifty objects.
         contenders: who answers, in order.
-        borrows: contenders whose cost is that of ``occlusion`` on the same scene, times a factor: they run the same
-            passes whatever the target.
+        borrows: contenders whose cost is that of another question on the same scene, times a factor, as they run the
+            same passes.
+        lender: this other question.
         networks, smallest, largest: where it is asked; sizes in pixels.
     """
 
@@ -43,6 +44,7 @@ class Question:
     target: str = "class"
     contenders: tuple[str, ...] = ("ours", "loop")
     borrows: dict[str, int] = field(default_factory=dict)
+    lender: str = "occlusion"
     networks: tuple[str, ...] = tuple(NETWORKS)
     smallest: float = 0
     largest: float = inf
@@ -59,6 +61,7 @@ class Question:
 
 
 SAME_PASSES = {"loop": 1, "captum Occlusion": 1, "monai OcclusionSensitivity": 1}
+SHAPLEY = ("captum KernelShap", "captum ShapleyValueSampling", "loop")
 GRID = {"units": "grid", "pieces": UNITS, "fill": "black"}
 
 QUESTIONS = (
@@ -75,19 +78,23 @@ QUESTIONS = (
     ),
     Question(
         "occlusion-fifty", f"occlusion 32/16, {MANY} objects at once", "occlusion", OCCLUSION, "many", ("ours",),
-        dict.fromkeys(SAME_PASSES, MANY), ("basicunet", "unet"), 400**2, 1024**2,
+        dict.fromkeys(SAME_PASSES, MANY), networks=("basicunet", "unet"), smallest=400**2, largest=1024**2,
     ),
     Question(
         "kernel-shap", f"Kernel SHAP, {UNITS} units, accuracy of Captum's 500 samples", "kernel-shap", GRID,
-        contenders=("ours", "captum KernelShap", "captum ShapleyValueSampling", "loop"),
-        networks=("basicunet", "unet3d"), largest=1024**2,
+        contenders=("ours", *SHAPLEY), networks=("basicunet", "unet3d"), largest=1024**2,
+    ),
+    Question(
+        "kernel-shap-default", f"Kernel SHAP, {UNITS} units, SegLens's own number of passes", "kernel-shap", GRID,
+        contenders=("ours",), borrows=dict.fromkeys(SHAPLEY, 1), lender="kernel-shap",
+        networks=("basicunet",), largest=256**2,
     ),
     Question(
         "lime", f"LIME, {UNITS} units, 500 samples", "lime", {**GRID, "samples": 500},
         contenders=("ours", "captum Lime", "loop"), networks=("basicunet",), largest=512**2,
     ),
     Question(
-        "rise", "RISE, 1000 masks", "rise", {"samples": 1000, "fill": "black"},
+        "rise", "RISE, 1000 masks", "rise", {"samples": 1000, "fill": "black", "stop": None},
         networks=("basicunet",), largest=512**2,
     ),
     Question(

@@ -28,7 +28,7 @@ MANY = 50  # objects at once
 
 
 def build(network: str) -> nn.Module:
-    """A network with random weights by a seed, in eval mode, whose batch norms have seen noise.
+    """A network with random weights by a seed, in eval mode, whose batch norms have seen images.
 
     Args:
         network: ``basicunet`` (MONAI, 2.0 million parameters, reach about 100 pixels) · ``unet`` (ours, three levels,
@@ -44,17 +44,23 @@ def build(network: str) -> nn.Module:
     else:
         dims = NETWORKS[network]
         module = UNet(CHANNELS, CLASSES, features=(16, 32, 64) if dims == 2 else (8, 16, 32), dims=dims)
-    module.train()
     side = (128,) * 2 if NETWORKS[network] == 2 else (32,) * 3
+    norms = [(m, m.momentum) for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    module.train()
     with torch.no_grad():
-        for _ in range(3):
-            module(torch.rand(2, CHANNELS, *side))
+        for norm, _ in norms:
+            # the mean over all passes: a moving one would leave half of the start, and signals die out with depth
+            norm.momentum = None
+        for seed in range(2, 5):
+            module(torch.cat([pixels(side, seed), pixels(side, seed + 10)]))
+    for norm, momentum in norms:
+        norm.momentum = momentum
     return module.eval().requires_grad_(False)
 
 
-def pixels(shape: tuple[int, ...]) -> Tensor:
+def pixels(shape: tuple[int, ...], seed: int = 1) -> Tensor:
     """A smooth random image (1, C, *shape), from 0 to 1."""
-    generator = torch.Generator().manual_seed(1)
+    generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(1, CHANNELS, *(max(4, n // 16) for n in shape), generator=generator)
     smooth = F.interpolate(coarse, shape, mode="bilinear" if len(shape) == 2 else "trilinear")
     return 0.9 * smooth + 0.1 * torch.rand(1, CHANNELS, *shape, generator=generator)

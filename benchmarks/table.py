@@ -16,6 +16,7 @@ HEAD = (
     "MONAI",
     "best peer ÷ SegLens",
     "largest difference",
+    "memory",
 )
 NAMES = {
     "basicunet": "MONAI BasicUNet, 2.0 million parameters, reach about 100 px, random weights",
@@ -52,10 +53,11 @@ def _machine(machine: dict[str, Any]) -> str:
         f"{machine['torch']}, Captum {machine['captum']}, MONAI {machine['monai']}, {machine['date']}. Costs are in "
         "ordinary forward passes of the same network on the same image (batch 1, default layout and allocator, the "
         "median of several around each measurement), then in seconds. Each contender ran in a process of its own; "
-        "ours includes everything a first question needs, in brackets the same question asked again. `~` a part was "
-        "measured and scaled. `=` the cost of the first row of this size (times 50 for fifty objects): these run the "
-        "same passes whatever the target. MONAI's occlusion raises on segmentation networks, and ran with a wrapper. "
-        "The difference is of ours from the straight loop, and from the peer, as a share of the largest drop."
+        "ours includes everything a first question needs, in brackets the same question asked again with another fill. "
+        "`~` a part was measured and scaled. `=` the cost of another row of this size (times 50 for fifty objects): "
+        "these run the same passes. MONAI's occlusion raises on segmentation networks, and ran with a wrapper. "
+        "The difference is of ours from the straight loop, and from the peer, as a share of the largest drop. Memory is "
+        "the growth of resident memory while it worked, ours and then the best peer's, in MiB."
     )
 
 
@@ -69,7 +71,10 @@ def _row(row: dict[str, Any]) -> tuple[str, ...]:
     captum = "; ".join(_named(name, t) for name, t in told.items() if name.startswith("captum"))
     times = f"{_number(row['times'])}×" if row["times"] else "-"
     loop, monai = _cost(told.get("loop", {})), _cost(told.get("monai OcclusionSensitivity", {}))
-    return (row["title"], size, str(row["evaluations"]), mine, loop, captum or "-", monai, times, _differences(told))
+    grown = [told.get(name, {}).get("memory_mib") for name in ("ours", row["best_peer"])]
+    memory = ", ".join("-" if m is None else f"{m:.0f}" for m in grown)
+    found = _differences(told)
+    return (row["title"], size, str(row["evaluations"]), mine, loop, captum or "-", monai, times, found, memory)
 
 
 def _named(name: str, told: dict[str, Any]) -> str:
@@ -118,7 +123,7 @@ def _accuracy(accuracy: dict[str, Any]) -> str:
             cells = [f"{errors[str(n)]:.1%}" if str(n) in errors else "" for n in passes]
             lines.append((name, *cells))
         parts += [game["title"], "\n".join("| " + " | ".join(line) + " |" for line in lines)]
-    needed = ", ".join(f"{name} {n}" for name, n in accuracy["passes_told"].items())
+    needed = ", ".join(accuracy["passes_told"])
     return "\n\n".join([*parts, f"Passes that equal Captum's Kernel SHAP with 500 samples: {needed}."])
 
 

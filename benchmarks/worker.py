@@ -147,6 +147,9 @@ def measure(spec: dict[str, Any]) -> tuple[dict[str, Any], Outcome | None]:
     told: dict[str, Any] = {"before": before, "after": [], **spent, "memory_mib": memory.grown}
     mine = spec["contender"] == "ours"
     if mine and outcome.seconds is None and spent["wall"] < spec["again"]:
+        from benchmarks.ours import ours
+
+        go = ours(asked, again=True)
         start = clock()
         go()
         told["again"] = since(start)

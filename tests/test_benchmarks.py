@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 def results(tmp_path_factory):
     out = tmp_path_factory.mktemp("benchmark") / "peers.json"
     command = [sys.executable, "-m", "benchmarks", "--quick", "--sizes", "64", "--networks", "^unet$"]
-    command += ["--only", "^occlusion$", "--contenders", "ours|loop|captum", "--threads", "1"]
+    command += ["--only", "^occlusion$", "--contenders", "ours|loop|captum", "--threads", "1", "--limit", "200"]
     ended = subprocess.run([*command, "--out", str(out)], cwd=ROOT, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     return json.loads(out.read_text(encoding="utf-8")), ended.stdout
