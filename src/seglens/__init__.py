@@ -30,6 +30,7 @@ _WHERE = {
     "explain_many": "seglens.session",
     "load_model": "seglens.models.loaders",
     "open_image": "seglens.core.files",
+    "read_labels": "seglens.core.files",
     "read_mask": "seglens.core.files",
     "save_explanation": "seglens.core.saving",
     "segment": "seglens.session",

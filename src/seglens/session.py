@@ -32,6 +32,7 @@ from seglens.engine.resolve import resolve
 from seglens.engine.target import freeze, objects
 from seglens.models.predict import Piece, predict
 from seglens.models.segmentation import SegmentationModel, quiet
+from seglens.models.tiled import TiledModel
 
 __all__ = [
     "Estimate", "Piece", "Segmentation", "as_cli", "as_python", "compare_fills", "estimate", "explain", "explain_many",
@@ -131,6 +132,8 @@ def explain(
     reference: tuple[Image, ...] = (),
     annotation: NDArray[Any] | None = None,
     second_model: SegmentationModel | None = None,
+    annotation_source: str = "",
+    tile: int | None = None,
     **parameters: Any,
 ) -> Explanation:
     """Ask one method one question.
@@ -142,6 +145,8 @@ def explain(
         target: what to explain; by default the most frequent predicted class.
         run: progress, cancel, seed.
         reference, annotation, second_model: what some methods need.
+        annotation_source: the file of the annotation, for the record.
+        tile: explain what is drawn tile by tile of this side; by default the image is looked at in one piece.
         parameters: the method's parameters, with a name.
 
     Returns:
@@ -152,6 +157,7 @@ def explain(
     """
     run, target = run or Run(), target or Target()
     recipe = METHODS[method].from_values(parameters) if isinstance(method, str) else method
+    model = model if tile is None else TiledModel(model, tile)
     start = time.perf_counter()
     with quiet(model.module):
         case = resolve(
@@ -159,7 +165,11 @@ def explain(
             method=recipe, reference=reference, annotation=annotation, second_model=second_model,
         )  # fmt: skip
         answer = recipe.run(prepared(recipe, case))
-    return answer.with_record(record(recipe, case, target, time.perf_counter() - start))
+    asked: dict[str, Any] = {} if tile is None else {"tile": tile}
+    if annotation is not None:
+        asked["annotation"] = annotation_source or "MASK"
+    made = record(recipe, case, target, time.perf_counter() - start)
+    return answer.with_record(replace(made, asked=made.asked | asked))
 
 
 def explain_many(
@@ -305,6 +315,7 @@ def record(method: Method, case: Case, target: Target, seconds: float) -> Record
         seconds=round(seconds, 3),
         notes=list(case.run.notes),
         engine=dict(case.run.engine),
+        asked={} if case.run.precision == "full" else {"precision": case.run.precision},
         fidelity=str(method.fidelity),
         cite=method.cite,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -90,6 +90,7 @@ class Record:
     seconds: float
     notes: list[str] = field(default_factory=list)
     engine: dict[str, Any] = field(default_factory=dict)
+    asked: dict[str, Any] = field(default_factory=dict)
     fidelity: str = "exact"
     cite: str = ""
     created: str = ""

@@ -54,6 +54,27 @@ def open_image(source: str | Path, *, axes: str | None = None) -> Image:
     return _as_image(_pixels(path, _reader(path)), path, axes)
 
 
+def read_labels(path: str | Path, shape: tuple[int, ...] | None = None) -> NDArray[np.int64]:
+    """An annotation: whole numbers from 0 (nothing), one per thing.
+
+    Args:
+        path: any image file of one channel.
+        shape: the space of the image that it must fit; ``None`` takes it as it is.
+
+    Raises:
+        ImageMismatch: not readable, of another shape, or not of whole numbers.
+    """
+    image = open_image(path)
+    pixels = np.squeeze(image.read(image.kept))
+    if not np.issubdtype(pixels.dtype, np.number) or (pixels != np.round(pixels)).any() or (pixels < 0).any():
+        raise ImageMismatch(f"{image.name} holds no labels.", fix="Save labels as whole numbers from 0, one per thing.")
+    if shape is not None and pixels.shape != shape:
+        raise ImageMismatch(
+            f"The labels {image.name} have shape {pixels.shape}, the image {shape}.", fix="Crop them to the image."
+        )
+    return pixels.astype(np.int64)
+
+
 def read_mask(path: str | Path, shape: tuple[int, ...] | None = None) -> NDArray[np.int8]:
     """A mask to explain: +1 where a person painted *for*, -1 for *against* (negative numbers), 0 elsewhere.
 

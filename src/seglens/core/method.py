@@ -73,6 +73,8 @@ class Method(Configured):
         min_classes: how many classes, background included, the model must answer at least.
         few_classes: why not fewer, as the end of a sentence, where ``min_classes`` is above 2.
         locates: its first heat or signed map says where the evidence is (an edited image does not).
+        places: it explains pixels, and any model's; without, it explains whole objects by what can be measured of
+            them, needs an image with several, and its map cannot be compared with planted pixels.
     """
 
     cite: ClassVar[str] = ""
@@ -86,6 +88,7 @@ class Method(Configured):
     min_classes: ClassVar[int] = 2
     few_classes: ClassVar[str] = ""
     locates: ClassVar[bool] = True
+    places: ClassVar[bool] = True
 
     def check(self, case: Case) -> None:
         """Raise what is wrong with this case for this method, before the work starts."""

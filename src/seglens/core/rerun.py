@@ -36,6 +36,8 @@ def as_cli(record: Record, *, out: str = "explanation") -> str:
     for name, value in record.parameters.items():
         if value is not None:
             words += [f"--{name.replace('_', '-')}", str(value).lower() if isinstance(value, bool) else str(value)]
+    for name, value in record.asked.items():
+        words += [f"--{name}", str(value)]
     words += ["--seed", str(record.seed), "--out", out]
     return shlex.join(words)
 
@@ -56,7 +58,7 @@ def as_python(record: Record) -> str:
         f"model = seglens.load_model({record.model['source']!r}{_options(record.model)})",
         f"target = {_target_code(record.target)}",
         f"explanation = seglens.explain({record.method!r}, image, model, target, "
-        f"run=seglens.Run(seed={record.seed}){given})",
+        f"run=seglens.Run(seed={record.seed}{_precision(record)}){_asked(record)}{given})",
         "print(explanation.text)",
     ]
     return "\n".join(["import seglens", "", *steps, ""])
@@ -69,6 +71,17 @@ def as_json(record: Record) -> str:
 
 def _options(model: dict[str, Any]) -> str:
     return "".join(f", {name}={value!r}" for name, value in model.get("options", {}).items())
+
+
+def _precision(record: Record) -> str:
+    return f", precision={record.asked['precision']!r}" if "precision" in record.asked else ""
+
+
+def _asked(record: Record) -> str:
+    words = f", tile={record.asked['tile']}" if "tile" in record.asked else ""
+    if "annotation" in record.asked:
+        words += f", annotation=seglens.read_labels({record.asked['annotation']!r})"
+    return words
 
 
 def _axes(image: dict[str, Any]) -> str:

@@ -28,7 +28,9 @@ def key(model: SegmentationModel, perturbations: Perturbations, run: Run) -> byt
         return None
     # weights that are changed in place count up their version
     versions = [(id(p), p._version) for p in model.module.parameters() if not p.is_inference()]
-    digest = hashlib.sha256(f"{model.fingerprint()} {versions} {run.batch} {run.precision} {model.device}".encode())
+    digest = hashlib.sha256(
+        f"{model.fingerprint()} {model.variant} {versions} {run.batch} {run.precision} {model.device}".encode()
+    )
     for part in parts:
         if isinstance(part, str):
             digest.update(part.encode())

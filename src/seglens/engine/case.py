@@ -129,7 +129,8 @@ class Case:
         box = self.evaluator.cheap_field
         at = (slice(None), slice(None), *box)
         out = torch.zeros_like(x)
-        out[at] = gradients.input_gradient(self.model, x[at], self.target.within(box), self.run)
+        part = self.model.within(box, self.shape)
+        out[at] = gradients.input_gradient(part, x[at], self.target.within(box), self.run)
         if out[at].shape != x.shape:
             self.run.engine["crop"] = [[s.start, s.stop] for s in box]
         return out

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -14,11 +15,12 @@ from torch import Tensor, nn
 
 from seglens.core.errors import OutOfMemory
 from seglens.core.run import Run
-from seglens.engine import cache, fast
+from seglens.engine import cache, fast, tuning
+from seglens.engine.packing import NotApart, Packed
 from seglens.engine.perturb import Box, Perturbations
-from seglens.engine.plan import Plan, around, common, moved, plan, whole
+from seglens.engine.plan import ALIKE, Plan, Scored, at_box, common, moved, plan, whole
 from seglens.engine.plan import field as field_of
-from seglens.engine.reach import Reach, find_reach, is_known
+from seglens.engine.reach import Reach, TileReach, find_reach, is_known
 from seglens.engine.replay import Replay
 from seglens.engine.target import FrozenTarget
 from seglens.models.device import free_cache, is_out_of_memory
@@ -27,22 +29,8 @@ from seglens.models.segmentation import SegmentationModel
 # Below this many evaluations a reach that nobody has measured yet costs more than it saves.
 MANY = 24
 LARGE = 1024 * 1024  # pixels from which a crop pays even for one pass
-ALIKE = 1e-5
 
 _SECONDS: dict[tuple[Any, ...], float] = {}
-
-
-@dataclass(frozen=True)
-class Scored:
-    """Some of the scores.
-
-    Args:
-        index: which copies (n,).
-        scores: their numbers, (n, targets) in float64.
-    """
-
-    index: Tensor
-    scores: Tensor
 
 
 class LayerChange(Protocol):
@@ -72,6 +60,7 @@ class Evaluator:
     logits: Tensor
     targets: tuple[FrozenTarget, ...]
     run: Run
+    _layout: tuning.Setting = dataclasses.field(default_factory=tuning.Setting)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -79,9 +68,9 @@ class Evaluator:
         return tuple(self.x.shape[2:])
 
     @cached_property
-    def reach(self) -> Reach | None:
-        """The model's reach; ``None`` if it is global or short cuts are not wanted."""
-        return None if self.run.plain else find_reach(self.model, self.run)
+    def reach(self) -> Reach | TileReach | None:
+        """The model's reach; ``None`` if it is global."""
+        return find_reach(self.model, self.run)
 
     @cached_property
     def field(self) -> Box:
@@ -141,11 +130,11 @@ class Evaluator:
         shape = tuple(s.stop - s.start for s in self.field)
         key = (self.model.fingerprint(), str(self.model.device), shape, torch.get_num_threads(), self.run.precision)
         if key not in _SECONDS:
-            x = self.x[_at(self.field)]
+            x = self.x[at_box(self.field)]
             with fast.kept_memory(), torch.inference_mode():
-                self._logits(x)  # the first one asks the system for memory
+                self.run_on(x, self.field)  # the first one asks the system for memory
                 start = time.perf_counter()
-                self._logits(x)
+                self.run_on(x, self.field)
                 if self.model.device.type == "cuda":
                     torch.cuda.synchronize()
                 _SECONDS[key] = time.perf_counter() - start
@@ -163,7 +152,7 @@ class Evaluator:
         how = Plan(self.shape, crop, None, (), {}, total)
         with fast.kept_memory(), torch.inference_mode():
             run.check()
-            replay = Replay(self._logits, module, self.x[_at(crop)], trust=not run.plain)
+            replay = Replay(lambda x: self.run_on(x, crop), module, self.x[at_box(crop)], trust=not run.plain)
             run.cost.forwards += 2
             run.cost.images += 2 * how.share
             if not replay.exact and not run.plain:
@@ -182,13 +171,13 @@ class Evaluator:
     @cached_property
     def clean(self) -> Tensor:
         """Scores of the clean image, (targets,) in float64."""
-        return torch.cat([t.combine(t.sums(self.logits[_at(t.box)], t.box)) for t in self.targets]).cpu()
+        return torch.cat([t.combine(t.sums(self.logits[at_box(t.box)], t.box)) for t in self.targets]).cpu()
 
     def _work(self, perturbations: Perturbations, text: str) -> Iterator[Scored]:
         how = self.plan(perturbations)
         try:
             score, peak = self._scorer(perturbations.within(how.crop) if how.cropped else perturbations, how)
-        except _NotApart:
+        except NotApart:
             how = self.plan(perturbations)
             score, peak = self._scorer(perturbations, how)
         if how.silent:
@@ -201,7 +190,7 @@ class Evaluator:
     ) -> Iterator[Scored]:
         """Score pass by pass, as many at a time as fit; ``weight`` is the part of the network that runs."""
         run = self.run
-        size = fast.batch_size(self.model, round(prod(self.shape) * how.share), peak, run)
+        size = self._setting(how, peak).batch
         self._told(how, size)
         done = 0
         run.progress(0, how.passes, text)
@@ -224,13 +213,25 @@ class Evaluator:
             yield scored
             run.progress(done, how.passes, text)
 
+    def _setting(self, how: Plan, peak: int) -> tuning.Setting:
+        """Layout and batch, from here on."""
+        if self.run.plain:
+            return tuning.Setting(False, self.run.batch or 1)
+
+        def logits(x: Tensor) -> Tensor:
+            with fast.precision(self.model, self.run):
+                return self.model.within(how.crop, self.shape).logits(x)
+
+        self._layout = tuning.choose(self.model, logits, self.x[at_box(how.crop)], peak, how.passes, self.run)
+        return self._layout
+
     def _scorer(self, inside: Perturbations, how: Plan) -> tuple[Callable[[int, int], Scored], int]:
         """A function that scores some passes, and the bytes that one takes."""
         if self.run.plain:
             return lambda start, stop: self._alone(inside, how, start, stop, self.clean), self.run.memory
-        x = self.x[_at(how.crop)]
+        x = self.x[at_box(how.crop)]
         with fast.Peak() as peak:
-            clean = self._logits(x)
+            clean = self.run_on(x, how.crop)
         self.run.cost.forwards += 1
         self.run.cost.images += how.share
         if self.run.precision != "full":
@@ -238,15 +239,15 @@ class Evaluator:
         if how.groups is None:
             read = self._read(clean, how)
             return lambda start, stop: self._alone(inside, how, start, stop, read), peak.bytes
-        packed = _Packed(self, inside, how, clean)
+        packed = Packed(self, inside, how, clean)
         if not packed.holds():
             self.run.note("Windows are felt further away than the reach tells, so each takes a pass of its own.")
             self.reach = None
-            raise _NotApart
+            raise NotApart
         return packed.score, peak.bytes
 
     def _alone(self, inside: Perturbations, how: Plan, start: int, stop: int, clean: Tensor) -> Scored:
-        logits = self._logits(inside.batch(start, stop))
+        logits = self.run_on(inside.batch(start, stop), how.crop)
         return Scored(torch.arange(start, stop), self._from_clean(self._read(logits, how), clean))
 
     def _from_clean(self, scores: Tensor, clean: Tensor) -> Tensor:
@@ -259,30 +260,33 @@ class Evaluator:
         columns = []
         for t in self.targets:
             at = common(t.box, how.crop) or how.crop
-            columns.append(t.combine(t.sums(logits[_at(moved(at, corner))], at)).cpu())
+            columns.append(t.combine(t.sums(logits[at_box(moved(at, corner))], at)).cpu())
         return torch.stack(columns, 1)
 
-    def _logits(self, x: Tensor) -> Tensor:
+    def run_on(self, x: Tensor, crop: Box) -> Tensor:
+        """Logits (N, K, *crop) of copies (N, C, *crop) of a part of the image."""
         if self.run.plain:
             return self.model.logits(x)
         with fast.precision(self.model, self.run):
-            return self.model.logits(fast.arranged(x)).float()
+            laid = fast.arranged(x) if self._layout.arranged else x
+            return self.model.within(crop, self.shape).logits(laid).float()
 
     def _same_in(self, box: Box) -> bool:
         """Whether the region's logits stay the same when only the crop is looked at."""
         self.run.check()
         with torch.inference_mode():
-            cropped = self.model.logits(self.x[_at(box)])
+            cropped = self.model.within(box, self.shape).logits(self.x[at_box(box)])
         self.run.cost.forwards += 1
         self.run.cost.images += cropped[0, 0].numel() / prod(self.shape)
         corner = [s.start for s in box]
         worst = max(
-            float((cropped[_at(moved(t.box, corner))] - self.logits[_at(t.box)]).abs().max()) for t in self.targets
+            float((cropped[at_box(moved(t.box, corner))] - self.logits[at_box(t.box)]).abs().max())
+            for t in self.targets
         )
         return worst <= ALIKE * max(1e-12, float(self.logits.abs().max()))
 
     def _tell_error(self, clean: Tensor, how: Plan) -> None:
-        true = self.logits[_at(how.crop)]
+        true = self.logits[at_box(how.crop)]
         error = float((clean - true).abs().max())
         self.run.engine["precision"] = {"kind": self.run.precision, "logit error": error}
         self.run.note(
@@ -295,73 +299,9 @@ class Evaluator:
             told["crop"] = [[s.start, s.stop] for s in how.crop]
         if how.groups is not None:
             told |= {"packed": True, "without effect": len(how.silent)}
-        if self.reach is not None and not self.run.plain and "reach" in vars(self):
+        if not self.run.plain and "reach" in vars(self) and self.reach is not None:
             told["reach"] = self.reach.widest
         self.run.engine.setdefault("evaluations", []).append(told)
-
-
-class _NotApart(Exception):
-    """Windows that should not meet do."""
-
-
-class _Packed:
-    """Scores passes in which several windows are covered at once.
-
-    What the sums of a target change by inside the box that only one window can reach is that window's doing.
-    """
-
-    def __init__(self, engine: Evaluator, inside: Perturbations, how: Plan, clean: Tensor) -> None:
-        self._engine, self._inside, self._how, self._clean = engine, inside, how, clean
-        self._corner = [s.start for s in how.crop]
-        self._sums = torch.stack(
-            [_padded(t.sums(engine.logits[_at(t.box)], t.box)[0].cpu()) for t in engine.targets]
-        )  # (targets, 2)
-
-    def holds(self) -> bool:
-        """Whether a window of the fullest group changes alone what it changes in company, and nothing elsewhere."""
-        groups = self._how.groups or ()
-        fullest = max(groups, key=len, default=())
-        if len(fullest) < 2:
-            return True
-        member = fullest[len(fullest) // 2]
-        copies = torch.cat([self._inside.together(fullest), self._inside.together([member])])
-        logits = self._engine._logits(copies)
-        together, alone = logits[:1], logits[1:]
-        self._engine.run.cost.forwards += 2
-        self._engine.run.cost.images += 2 * self._how.share
-        here = _at(moved(self._how.met[member], self._corner))
-        seen = _at(moved(around([t.box for t in self._engine.targets]), self._corner))
-        elsewhere = (alone - self._clean).abs()
-        elsewhere[here] = 0
-        worst = max(float((together[here] - alone[here]).abs().max()), float(elsewhere[seen].max()))
-        return worst <= ALIKE * max(1e-12, float(self._clean.abs().max()))
-
-    def score(self, start: int, stop: int) -> Scored:
-        """The windows of some groups."""
-        groups = (self._how.groups or ())[start:stop]
-        x = torch.cat([self._inside.together(g) for g in groups])
-        logits = self._engine._logits(x)
-        members = [(n, i) for i, group in enumerate(groups) for n in group]
-        scores = torch.stack([self._one(number, logits[i : i + 1]) for number, i in members])
-        return Scored(torch.tensor([n for n, _ in members]), scores)
-
-    def _one(self, number: int, logits: Tensor) -> Tensor:
-        reached = self._how.met[number]
-        sums = self._sums.clone()
-        for row, t in zip(sums, self._engine.targets, strict=True):
-            at = common(reached, t.box)
-            if at is not None:
-                here = _at(moved(at, self._corner))
-                row += _padded((t.sums(logits[here], at) - t.sums(self._clean[here], at))[0].cpu())
-        return torch.stack([t.combine(row) for row, t in zip(sums, self._engine.targets, strict=True)])
-
-
-def _padded(sums: Tensor) -> Tensor:
-    return torch.cat([sums, sums.new_zeros(2 - len(sums))])
-
-
-def _at(box: Sequence[slice]) -> tuple[slice, ...]:
-    return (slice(None), slice(None), *box)
 
 
 def no_memory(model: SegmentationModel) -> OutOfMemory:

@@ -22,7 +22,7 @@ from seglens.models.segmentation import SegmentationModel
 # Numbers of glibc's mallopt, and the values that it starts with or comes to by itself.
 TRIM_THRESHOLD, MMAP_MAX = -1, -4
 USUAL = {TRIM_THRESHOLD: 64 * 2**20, MMAP_MAX: 65536}
-CPU_PIXELS = 2**20  # pixels of a batch; more only costs memory
+CPU_PIXELS, CPU_LEAST = 2**20, 4  # pixels of a batch, and copies whatever their size; more only costs memory
 MOST = {"cpu": 64, "cuda": 256, "mps": 64}
 
 _lock = threading.Lock()
@@ -128,5 +128,5 @@ def batch_size(model: SegmentationModel, pixels: int, peak: int, run: Run) -> in
         return run.batch
     most = MOST.get(model.device.type, 64)
     if model.device.type == "cpu":
-        most = min(most, CPU_PIXELS // pixels)
+        most = min(most, max(CPU_LEAST, CPU_PIXELS // pixels))
     return max(1, min(most, run.memory // max(1, peak)))

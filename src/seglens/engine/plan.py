@@ -6,11 +6,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
+from torch import Tensor
+
 from seglens.engine.perturb import Box, Perturbations
-from seglens.engine.reach import Reach
+from seglens.engine.reach import Reach, TileReach
 from seglens.engine.target import FrozenTarget
 
+ALIKE = 1e-5  # of the largest logit: what rounding may do, and no more
 WORTH = 0.8  # a crop of more than this share of the image is not worth its check
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Some of the scores.
+
+    Args:
+        index: which copies (n,).
+        scores: their numbers, (n, targets) in float64.
+    """
+
+    index: Tensor
+    scores: Tensor
 
 
 @dataclass(frozen=True)
@@ -70,7 +86,14 @@ def moved(box: Box, corner: Sequence[int]) -> Box:
     return tuple(slice(s.start - c, s.stop - c) for s, c in zip(box, corner, strict=True))
 
 
-def field(targets: Sequence[FrozenTarget], shape: tuple[int, ...], reach: Reach | None, divisor: int = 1) -> Box:
+def at_box(box: Sequence[slice]) -> tuple[slice, ...]:
+    """A box as an index into (N, C, *space)."""
+    return (slice(None), slice(None), *box)
+
+
+def field(
+    targets: Sequence[FrozenTarget], shape: tuple[int, ...], reach: Reach | TileReach | None, divisor: int = 1
+) -> Box:
     """The part of the image on which the targets can depend, grown to keep the network's alignment."""
     everything = whole(shape)
     if reach is None:
@@ -84,7 +107,7 @@ def plan(
     targets: Sequence[FrozenTarget],
     crop: Box,
     shape: tuple[int, ...],
-    reach: Reach | None,
+    reach: Reach | TileReach | None,
 ) -> Plan:
     """Pack what cannot meet; see :class:`Plan`."""
     count = len(perturbations)

@@ -20,6 +20,7 @@ from seglens.core.places import home, write_whole
 from seglens.core.run import Run
 from seglens.engine.perturb import Box
 from seglens.models.segmentation import SegmentationModel, quiet
+from seglens.models.tiled import TiledModel
 
 LARGEST = 2**18  # pixels of the picture that is sent through; a reach that does not fit saves hardly anything
 STEPS = 7  # periods that are tried: the divisor, twice as much, …
@@ -96,8 +97,54 @@ class Reach:
         return stop + self.period if stop >= size else stop
 
 
-def find_reach(model: SegmentationModel, run: Run | None = None) -> Reach | None:
+@dataclass(frozen=True, eq=False)
+class TileReach:
+    """How far an input pixel reaches through tiles: no further than the tiles that read it.
+
+    Args:
+        model: the tiled model.
+        inner: the network's own reach, if it is known and not global.
+    """
+
+    model: TiledModel
+    inner: Reach | None
+
+    @property
+    def widest(self) -> int:
+        """The largest distance, along any axis."""
+        longest = max(self.model.grid((2**20,) * self.model.spec.ndim).tile)
+        return longest if self.inner is None else min(longest, self.inner.widest)
+
+    def influenced(self, box: Box, shape: tuple[int, ...]) -> Box:
+        """The output pixels that may depend on any input pixel of a box."""
+        seen = _around([t.core for t in self.model.grid(shape) if _meet(t.read, box)])
+        return seen if self.inner is None else _both(seen, self.inner.influenced(box, shape))
+
+    def needed(self, box: Box, shape: tuple[int, ...]) -> Box:
+        """What the tiles read that answer for a box."""
+        return _around([t.read for t in self.model.grid(shape) if _meet(t.core, box)])
+
+    def aligned(self, box: Box, shape: tuple[int, ...], multiple: int = 1) -> Box:
+        """The box itself: it is made of tiles."""
+        return box
+
+
+def _meet(one: Box, other: Box) -> bool:
+    return all(a.start < b.stop and b.start < a.stop for a, b in zip(one, other, strict=True))
+
+
+def _both(one: Box, other: Box) -> Box:
+    return tuple(slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(one, other, strict=True))
+
+
+def _around(boxes: list[tuple[slice, ...]]) -> Box:
+    return tuple(slice(min(s.start for s in spans), max(s.stop for s in spans)) for spans in zip(*boxes, strict=True))
+
+
+def find_reach(model: SegmentationModel, run: Run | None = None) -> Reach | TileReach | None:
     """The reach of a model, measured once and remembered by its fingerprint; ``None`` if it is global.
+
+    In tiles it is never global: the tile bounds it.
 
     Global means that a pixel may influence all others (instance norm, attention, global pooling, dense layers),
     or that the network does not answer alike to a shifted image.
@@ -105,6 +152,9 @@ def find_reach(model: SegmentationModel, run: Run | None = None) -> Reach | None
     Raises:
         Cancelled: within one forward pass of the request.
     """
+    if isinstance(model, TiledModel):
+        inner = find_reach(model.whole, run)
+        return TileReach(model, inner if isinstance(inner, Reach) else None)
     key = f"{model.fingerprint()}-{model.spec.ndim}"
     if key not in _KNOWN:
         try:

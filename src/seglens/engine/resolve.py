@@ -116,7 +116,7 @@ def check_needs(
     lacking = {
         Need.LAYER: (
             not model.layered,
-            f"looks inside the network, and {name} is an exported graph without layers",
+            f"looks inside the network, and {name} is an exported graph or in tiles, without layers of its own",
             "Load the network as a state dict, safetensors or factory, or choose a method without layers.",
         ),
         Need.REFERENCE: (not reference, "compares with other images, and none were given", "Add reference images."),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -62,6 +62,15 @@ class SegmentationModel:
         for name, value in self.module.state_dict().items():
             digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
+
+    @property
+    def variant(self) -> str:
+        """How this differs from the model as it was loaded; for caches."""
+        return ""
+
+    def within(self, box: Sequence[slice], space: tuple[int, ...]) -> SegmentationModel:
+        """What answers for a crop of an image of size ``space`` as this model does for the whole."""
+        return self
 
     def logits(self, x: Tensor) -> Tensor:
         """Scores before softmax.

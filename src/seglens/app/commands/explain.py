@@ -8,6 +8,8 @@ from typing import Any
 import click
 
 from seglens.app.commands._options import (
+    RUN,
+    TARGET,
     Option,
     Sectioned,
     image_options,
@@ -21,6 +23,7 @@ from seglens.app.commands._options import (
 )  # fmt: skip
 from seglens.core.catalogue import METHODS
 from seglens.core.explanation import Explanation
+from seglens.core.files import read_labels
 from seglens.core.method import Method
 from seglens.core.param import Parameter
 from seglens.core.saving import check_new, new_folder, save_explanation
@@ -59,8 +62,20 @@ def _command(method: type[Method]) -> click.Command:
         method.name,
         callback=partial(_run, method),
         help=f"{method.title}. {(method.__doc__ or '').strip()}",
-        params=[click.Argument(["image"]), *(_option(p, taken) for p in method.parameters()), *common],
+        params=[click.Argument(["image"]), *(_option(p, taken) for p in method.parameters()), *common, *_further()],
     )
+
+
+def _further() -> list[click.Parameter]:
+    return [
+        Option(["--annotation"], section=TARGET, metavar="FILE", help="A labels image: units, or what a method needs."),
+        Option(["--tile"], section=RUN, type=click.IntRange(min=8), metavar="N", help="Explain tiles of this side."),
+        Option(
+            ["--precision"], section=RUN, type=click.Choice(["full", "bf16"]), default="full", show_default=True,
+            help="bf16 is a preview: faster, and logits move.",
+        ),
+        Option(["--compare-fills"], section=RUN, is_flag=True, help="Ask with every fill and show where they differ."),
+    ]  # fmt: skip
 
 
 def _option(parameter: Parameter, taken: set[str]) -> Option:
@@ -90,16 +105,28 @@ def _run(method: type[Method], image: str, **options: Any) -> None:
     model = load(options)
     # late, because this brings torch
     from seglens.app.report.overview import overview
-    from seglens.session import explain, segment
+    from seglens.session import compare_fills, explain, segment
 
     wanted = target(options, picture.space(model.spec.axes))
     with working(options["seed"]) as run:
-        answer = explain(recipe, picture, model, wanted, run=run)
+        run.precision = options["precision"]
+        asked = {
+            "annotation": _annotation(options["annotation"], picture.space(model.spec.axes)),
+            "annotation_source": options["annotation"] or "",
+        }
+        if options["compare_fills"]:
+            answer = compare_fills(recipe, picture, model, wanted, run=run, annotation=asked["annotation"])
+        else:
+            answer = explain(recipe, picture, model, wanted, run=run, tile=options["tile"], **asked)
         with new_folder(options["out"]) as out:
             save_explanation(answer, out, picture)
             overview(picture, segment(picture, model, run=run), [answer], out / "overview.png", model.spec)
     click.echo(_summary(method, answer))
     click.echo(f"Result: {out} (overview.png first)")
+
+
+def _annotation(file: str | None, shape: tuple[int, ...]) -> Any:
+    return None if file is None else read_labels(file, shape)
 
 
 def _summary(method: type[Method], answer: Explanation) -> str:

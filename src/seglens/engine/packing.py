@@ -1,0 +1,74 @@
+"""Several windows in one forward pass, told apart by where each can be felt."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from seglens.engine.perturb import Perturbations
+from seglens.engine.plan import ALIKE, Plan, Scored, around, at_box, common, moved
+
+if TYPE_CHECKING:
+    from seglens.engine.evaluator import Evaluator
+
+
+class NotApart(Exception):
+    """Windows that should not meet do."""
+
+
+class Packed:
+    """Scores passes in which several windows are covered at once.
+
+    What the sums of a target change by inside the box that only one window can reach is that window's doing.
+    """
+
+    def __init__(self, engine: Evaluator, inside: Perturbations, how: Plan, clean: Tensor) -> None:
+        self._engine, self._inside, self._how, self._clean = engine, inside, how, clean
+        self._corner = [s.start for s in how.crop]
+        self._sums = torch.stack(
+            [_padded(t.sums(engine.logits[at_box(t.box)], t.box)[0].cpu()) for t in engine.targets]
+        )  # (targets, 2)
+
+    def holds(self) -> bool:
+        """Whether a window of the fullest group changes alone what it changes in company, and nothing elsewhere."""
+        groups = self._how.groups or ()
+        fullest = max(groups, key=len, default=())
+        if len(fullest) < 2:
+            return True
+        member = fullest[len(fullest) // 2]
+        copies = torch.cat([self._inside.together(fullest), self._inside.together([member])])
+        logits = self._engine.run_on(copies, self._how.crop)
+        together, alone = logits[:1], logits[1:]
+        self._engine.run.cost.forwards += 2
+        self._engine.run.cost.images += 2 * self._how.share
+        here = at_box(moved(self._how.met[member], self._corner))
+        seen = at_box(moved(around([t.box for t in self._engine.targets]), self._corner))
+        elsewhere = (alone - self._clean).abs()
+        elsewhere[here] = 0
+        worst = max(float((together[here] - alone[here]).abs().max()), float(elsewhere[seen].max()))
+        return worst <= ALIKE * max(1e-12, float(self._clean.abs().max()))
+
+    def score(self, start: int, stop: int) -> Scored:
+        """The windows of some groups."""
+        groups = (self._how.groups or ())[start:stop]
+        x = torch.cat([self._inside.together(g) for g in groups])
+        logits = self._engine.run_on(x, self._how.crop)
+        members = [(n, i) for i, group in enumerate(groups) for n in group]
+        scores = torch.stack([self._one(number, logits[i : i + 1]) for number, i in members])
+        return Scored(torch.tensor([n for n, _ in members]), scores)
+
+    def _one(self, number: int, logits: Tensor) -> Tensor:
+        reached = self._how.met[number]
+        sums = self._sums.clone()
+        for row, t in zip(sums, self._engine.targets, strict=True):
+            at = common(reached, t.box)
+            if at is not None:
+                here = at_box(moved(at, self._corner))
+                row += _padded((t.sums(logits[here], at) - t.sums(self._clean[here], at))[0].cpu())
+        return torch.stack([t.combine(row) for row, t in zip(sums, self._engine.targets, strict=True)])
+
+
+def _padded(sums: Tensor) -> Tensor:
+    return torch.cat([sums, sums.new_zeros(2 - len(sums))])

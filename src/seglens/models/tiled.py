@@ -1,0 +1,96 @@
+"""A model that looks at an image tile by tile, as prediction does it, behind the face of any other model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from seglens.models.predict import make_grid
+from seglens.models.segmentation import SegmentationModel
+from seglens.models.tiles import Grid, Tile, ramp
+
+NOTHING = -1e4  # log-probability where no tile answers
+
+
+class TiledModel(SegmentationModel):
+    """The same network, tile by tile; the probabilities of tiles that overlap are blended.
+
+    What :meth:`logits` answers is the logarithm of the blended probabilities: their difference is that of the
+    logits of a single tile, and their largest is the class that prediction draws.
+
+    Args:
+        model: the model.
+        tile: side of a tile in pixels; default as in prediction.
+        halo: context on each side that is read and thrown away; default as in prediction.
+    """
+
+    def __init__(self, model: SegmentationModel, tile: int | None = None, halo: int | None = None) -> None:
+        """Nothing is copied; the network stays the same."""
+        super().__init__(
+            model.module, model.spec, device=model.device, source=model.source, layered=False, options=model.options
+        )
+        self.whole = model
+        self.tile, self.halo = tile, halo
+
+    @property
+    def variant(self) -> str:
+        """The tiles."""
+        return f"tiles of {self.tile}, halo {self.halo}"
+
+    def grid(self, space: tuple[int, ...]) -> Grid:
+        """The tiles of an image."""
+        return make_grid(self.whole, space, self.tile, self.halo)
+
+    def within(self, box: Sequence[slice], space: tuple[int, ...]) -> SegmentationModel:
+        """The same tiles, only those that are read inside a box."""
+        grid = self.grid(space)
+        inside = [
+            t for t in grid if all(b.start <= r.start and r.stop <= b.stop for r, b in zip(t.read, box, strict=True))
+        ]
+        corner = [s.start for s in box]
+        return _Part(self, [(_shifted(t, corner), ramp(t, grid.overlap)) for t in inside])
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Log-probabilities (N, K, *space) of input (N, C, *space); see :class:`SegmentationModel`."""
+        self._check_input(x)
+        grid = self.grid(tuple(x.shape[2:]))
+        if len(grid) == 1:
+            return self.whole.logits(x)
+        return self.blended(x, [(t, ramp(t, grid.overlap)) for t in grid])
+
+    def blended(self, x: Tensor, tiles: Sequence[tuple[Tile, object]]) -> Tensor:
+        """Tiles one after the other, joined by their weights."""
+        out = x.new_full((len(x), len(self.spec.classes), *x.shape[2:]), NOTHING)
+        for tile, weights in tiles:
+            part = self.whole.logits(x[_at(tile.read)]).log_softmax(1)[_at(tile.inner)]
+            weighted = part + torch.as_tensor(weights).to(x).log()
+            where = _at(tile.core)
+            # a copy of what stood there: a gradient may need it after the next tile has written over it
+            out[where] = torch.logaddexp(out[where].clone(), weighted)
+        return out
+
+
+class _Part(SegmentationModel):
+    """Some tiles of a tiled model, on a crop that holds them."""
+
+    def __init__(self, model: TiledModel, tiles: list[tuple[Tile, object]]) -> None:
+        super().__init__(
+            model.module, model.spec, device=model.device, source=model.source, layered=False, options=model.options
+        )
+        self._model, self._tiles = model, tiles
+
+    def logits(self, x: Tensor) -> Tensor:
+        return self._model.blended(x, self._tiles)
+
+
+def _shifted(tile: Tile, corner: Sequence[int]) -> Tile:
+    def moved(box: tuple[slice, ...]) -> tuple[slice, ...]:
+        return tuple(slice(s.start - c, s.stop - c) for s, c in zip(box, corner, strict=True))
+
+    return Tile(moved(tile.read), moved(tile.core), tile.first, tile.last)
+
+
+def _at(box: Sequence[slice]) -> tuple[slice, ...]:
+    return (slice(None), slice(None), *box)
