@@ -86,7 +86,8 @@ def least_squares(design: Tensor, gains: Tensor, total: float, weights: Tensor) 
         weights: (n,).
 
     Returns:
-        Values, and standard errors by leaving out one row at a time.
+        Values, and standard errors from what each row's residual moves them by; these are too large rather than too
+        small, for they do not know that no row is drawn twice and that all players take part equally often.
     """
     root = weights.sqrt()[:, None]
     reduced = root * (design[:, :-1] - design[:, -1:])
@@ -94,8 +95,8 @@ def least_squares(design: Tensor, gains: Tensor, total: float, weights: Tensor) 
     inverse = torch.linalg.pinv(reduced)
     free = inverse @ wanted
     held = (reduced * inverse.T).sum(1)
-    # what leaving out a row would move, without solving again
-    moves = inverse * ((wanted - reduced @ free) / (1 - held).clamp(min=1e-9))
+    # a row that holds the fit in place leaves a residual that is too small (HC2 of White's estimator)
+    moves = inverse * ((wanted - reduced @ free) / (1 - held).clamp(min=1e-9).sqrt())
     moves = torch.cat([moves, -moves.sum(0, keepdim=True)])
     return Solved(torch.cat([free, total - free.sum(0, keepdim=True)]), moves.square().sum(1).sqrt())
 

@@ -30,7 +30,9 @@ Samples = Annotated[
 ]
 Solve = Annotated[
     Solver,
-    Param("A prior on interactions needs half the samples; least squares is the regression of the paper."),
+    Param(
+        "A Gaussian prior on interactions needs about half the samples; least squares is the regression of the paper."
+    ),
 ]
 Tolerance = Annotated[
     float | None,
@@ -109,9 +111,17 @@ class KernelShap(Method):
             f"Kernel SHAP of {case.target.name} over {len(units)} {units.kind} filled with {self.fill}: "
             f"sum = F(x) - F(fill) = {case.clean_score:.4g} - {case.clean_score - course.total:.4g} = "
             f"{course.total:.4g}. {_sure(course, solved.errors)} The largest share, "
-            f"{float(solved.values[most]):.4g}, is that of {units.names[most]}."
+            f"{float(solved.values[most]):.4g}, is that of {_called(units, most)}."
         )
         return Explanation(layers, (table,), tuple(figures), text)
+
+
+def _called(units: parts.Units, number: int) -> str:
+    """As the tables and the labels layer call it."""
+    place = f"unit {number + 1}"
+    if units.kind in ("objects", "labels"):
+        return f"{place} ({units.kind[:-1]} {units.names[number]})"
+    return units.names[number] if units.kind in ("channels", "slices") else place
 
 
 def _sure(course: ShapleyCourse, errors: Tensor) -> str:
