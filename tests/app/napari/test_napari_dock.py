@@ -1,6 +1,7 @@
 """The dock in a real viewer, used as a person uses it."""
 
 import gc
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtGui import QGuiApplication
 from viewer_help import blobs, make_model
 
-from seglens.app.napari import commands, words
+from seglens.app.napari import commands, jobs, words
 from seglens.app.napari.viewer_session import State, layer_id
 from seglens.core import run
 
@@ -145,7 +146,8 @@ def test_the_prediction_fills_in_and_cancel_stops_within_a_tile(drive):
 
 
 def test_cancel_of_an_explanation_leaves_nothing(drive, monkeypatch):
-    # before there was anything to keep
+    # one copy a pass, and stopped before there was anything to keep
+    monkeypatch.setattr(jobs, "Run", partial(run.Run, batch=1))
     monkeypatch.setattr(run, "PAUSE", 1e9)
     d = drive()
     d.viewer.add_image(blobs(64, 64))
@@ -162,7 +164,8 @@ def test_cancel_of_an_explanation_leaves_nothing(drive, monkeypatch):
     assert len(d.viewer.layers) == 1
 
 
-def test_a_layer_deleted_while_it_is_explained(drive):
+def test_a_layer_deleted_while_it_is_explained(drive, monkeypatch):
+    monkeypatch.setattr(jobs, "Run", partial(run.Run, batch=1))
     d = drive()
     source = d.viewer.add_image(blobs(128, 128), name="doomed")
     d.use(make_model(pause=0.1))

@@ -3,14 +3,16 @@
 # mypy: allow-subclassing-any
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from napari.layers import Labels, Layer
 from qtpy.QtCore import QObject
 
-from seglens.app.napari import asking, notify, results, settings, words, work
+from seglens.app.napari import asking, jobs, notify, results, settings, words, work
 from seglens.app.napari.copying import segment_record
 from seglens.app.napari.filling import Filler
 from seglens.app.napari.inserting import Inserter
@@ -34,6 +36,7 @@ class Actions(QObject):
         super().__init__(parent)
         self.session = session
         self.job: Job | None = None
+        self.lock = threading.Lock()  # of the model: one work at a time
         self._inserter: Inserter | None = None
         self._loading: Job | None = None
         self._starting: Job | None = None
@@ -92,7 +95,8 @@ class Actions(QObject):
         filler = Filler(viewer, self, plan, model.spec, question)
         tile = question.tile or int(settings.get("compute.tile")) or None
         record = segment_record(plan.views, model.loaded, tile, question.halo)
-        call = partial(work.segment, views=plan.views, model=model.loaded, tile=tile, halo=question.halo)
+        work_of = partial(work.segment, views=plan.views, model=model.loaded, tile=tile, halo=question.halo)
+        call = jobs.alone(self.lock, work_of)
         job = self._job("Prediction", call, lambda _: self._finish(job, words.finished("Prediction", job.seconds)))
         made = Made(record, plan.views[0] if len(plan.views) == 1 else None)
         job.produced.connect(lambda item: self._piece(job, filler, made, plan.layer.name, *item))
@@ -100,29 +104,39 @@ class Actions(QObject):
 
     def explain(self) -> None:
         """Explain the chosen target with the chosen method."""
+        plan = self._plan()
+        if plan is not None:
+            self._ask(plan, work.explain)
+
+    def compare_fills(self) -> None:
+        """Put the question once for every fill."""
+        plan = self._plan()
+        if plan is not None:
+            self._ask(replace(plan, title=words.FILLS_TITLE.format(title=plan.title)), work.compare_fills)
+
+    def _plan(self) -> asking.ExplainPlan | None:
         why = asking.why_not(self.session, "explain")
         if why:
             self.session.say(why, level="warning")
-            return
+            return None
         try:
-            plan = asking.plan_explain(self.session)
+            return asking.plan_explain(self.session)
         except SegLensError as error:
             notify.error(self.session, error)
-            return
-        self._ask(plan, work.explain)
+            return None
 
     def _ask(self, plan: asking.ExplainPlan, ask: Callable[..., Any]) -> None:
         viewer, model = self.session.viewer, self.session.model
         if viewer is None or model.spec is None:
             return
-        call = partial(ask, method=plan.method, image=plan.image, model=model.loaded, target=plan.target)
+        call = jobs.alone(self.lock, partial(ask, **asking.asked(plan, model.loaded)))
         sofar = SoFar(viewer, self, plan, model.spec)
 
         def failed(error: BaseException) -> None:
             notify.error(self.session, error)
             self._stopped_early(plan, sofar)
 
-        job = self._job(plan.method.title, call, lambda came: self._explained(job, plan, sofar, came), failed)
+        job = self._job(plan.title, call, lambda came: self._explained(job, plan, sofar, came), failed)
         job.produced.connect(lambda so_far: self._so_far(job, plan, sofar, so_far))
         job.cancelled.connect(lambda: self._stopped_early(plan, sofar, say=True))
         self._begin(job, plan.layer, lambda: self._settle(job))
@@ -232,13 +246,13 @@ class Actions(QObject):
             self.session.keep(made, [sofar.layer])
             self.session.show(made)
             if say:
-                self.session.say(words.KEPT_EARLY.format(title=plan.method.title, name=name))
+                self.session.say(words.KEPT_EARLY.format(title=plan.title, name=name))
 
     def _made(self, plan: asking.ExplainPlan, answer: Explanation) -> Made:
         return Made(
             answer.record.to_dict() if answer.record is not None else {}, plan.image, plan.target.region,
-            title=plan.method.title, text=answer.text, tables=answer.tables, figures=answer.figures,
-            frame=plan.frame, source_id=layer_id(plan.layer),
+            plan.annotation, title=plan.title, text=answer.text, tables=answer.tables, figures=answer.figures,
+            frame=plan.frame, source_id=layer_id(plan.layer), fills=plan.title != plan.method.title,
         )  # fmt: skip
 
     def _explained(
@@ -249,7 +263,7 @@ class Actions(QObject):
         if viewer is None or spec is None or self.session.layer(layer_id(plan.layer)) is None:
             sofar.drop()
             return
-        makers = results.explanation_makers(viewer, plan.layer, plan.frame, answer, limits, spec, plan.method.title)
+        makers = results.explanation_makers(viewer, plan.layer, plan.frame, answer, limits, spec, plan.title)
         first = next((i for i, x in enumerate(answer.layers) if x.kind in ("heat", "signed")), None)
         grown = []
         if first is not None:
@@ -262,7 +276,7 @@ class Actions(QObject):
         inserter.done.connect(lambda: self._kept(made, [*grown, *inserter.layers]))
         inserter.start()
         self._inserter = inserter
-        self._finish(job, answer.text or words.finished(plan.method.title, job.seconds))
+        self._finish(job, answer.text or words.finished(plan.title, job.seconds))
 
     def _kept(self, made: Made, layers: list[Layer]) -> None:
         self.session.keep(made, layers)

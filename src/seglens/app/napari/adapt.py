@@ -141,25 +141,31 @@ def pixel_at(layer: Layer, world: Sequence[float]) -> tuple[int, ...] | None:
     return at if all(0 <= n < shape[i] for i, n in enumerate(at)) else None
 
 
-def painted(target: Labels, layer: Layer, axes: str, image: Image, model_axes: str) -> NDArray[np.int8]:
-    """What was painted, on the grid of an image (a crop of ``layer``): 1 for, -1 against, 0 elsewhere.
+def sampled(labels: Labels, layer: Layer, axes: str, image: Image, model_axes: str) -> NDArray[Any]:
+    """The numbers of a Labels layer on the grid of an image (a crop of ``layer``); 0 where the layer does not reach.
 
     A copy, so that later strokes do not reach into a run; read only where the image is.
-
-    Raises:
-        NoSuchRegion: nothing is painted there.
     """
     start = np.array(image.offset(axes[: layer.ndim]), float)
     sizes = [image.size(a) if a in model_axes else 1 for a in axes[: layer.ndim]]
     channel = axes[: layer.ndim].find("C")
     if channel >= 0:
-        point = np.asarray(target.data.shape[-layer.ndim :]) if target.ndim == layer.ndim else None
+        point = np.asarray(labels.data.shape[-layer.ndim :]) if labels.ndim == layer.ndim else None
         start[channel] = 0 if point is None else min(start[channel], point[channel] - 1)
-    linear, offset = _map(layer, target)
-    mask = _sample(target, linear, linear @ start + offset, sizes)
+    linear, offset = _map(layer, labels)
+    numbers = _sample(labels, linear, linear @ start + offset, sizes)
     order = [axes.index(a) for a in model_axes]
     keep = tuple(slice(None) if i in order else 0 for i in range(layer.ndim))
-    mask = mask[keep].transpose(np.argsort(np.argsort(order)))
+    return numbers[keep].transpose(np.argsort(np.argsort(order)))
+
+
+def painted(target: Labels, layer: Layer, axes: str, image: Image, model_axes: str) -> NDArray[np.int8]:
+    """What was painted, on the grid of an image (a crop of ``layer``): 1 for, -1 against, 0 elsewhere.
+
+    Raises:
+        NoSuchRegion: nothing is painted there.
+    """
+    mask = sampled(target, layer, axes, image, model_axes)
     # only our own target layers give 2 the meaning "against"
     ours = target.metadata.get("seglens", {}).get("role") == "target"
     signed = np.where(mask == 2, -1, mask == 1) if ours else mask > 0
@@ -169,6 +175,14 @@ def painted(target: Labels, layer: Layer, axes: str, image: Image, model_axes: s
             fix="Paint over what you want explained, or choose a wider part in the Model tab.",
         )
     return signed.astype(np.int8)
+
+
+def same_shape(labels: Labels, layer: Layer, axes: str) -> bool:
+    """Whether a Labels layer has the shape of an image: all its axes, all but the channels, or the last of those."""
+    full = tuple(int(n) for n in pixels(layer).shape[: layer.ndim])
+    space = tuple(n for n, a in zip(full, axes, strict=False) if a != "C")
+    have = tuple(int(n) for n in pixels(labels).shape)
+    return have == full or (len(have) >= 2 and have == space[-len(have) :])
 
 
 def _transfer(source: Layer, layer: Layer, point: NDArray[Any]) -> NDArray[Any]:

@@ -7,15 +7,18 @@ from typing import Any
 
 import numpy as np
 from napari.layers import Labels, Layer, Shapes
+from numpy.typing import NDArray
 
 from seglens.app.napari import adapt, words
 from seglens.app.napari.results import Frame
-from seglens.app.napari.viewer_session import State, ViewerSession, layer_id
-from seglens.core.errors import ImageMismatch, NoSuchRegion, SegLensError
+from seglens.app.napari.viewer_session import State, ViewerSession, is_ours, layer_id
+from seglens.core.errors import ImageMismatch, MissingNeed, NoSuchRegion, SegLensError
 from seglens.core.image import Image
-from seglens.core.method import Method
+from seglens.core.method import Method, Need
 from seglens.core.target import Border, Object, Painted, Point, Predicted, Region, Target
 from seglens.models.spec import ModelSpec
+
+UNITS, LABELS = "units", "labels"  # a parameter and its choice: a Labels layer says what is taken away as one
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +41,8 @@ class ExplainPlan:
     image: Image
     target: Target
     method: Method
+    title: str
+    annotation: NDArray[Any] | None = None
 
 
 def axes_of(session: ViewerSession, layer: Layer) -> str:
@@ -95,7 +100,32 @@ def _why_not_explain(session: ViewerSession) -> str:
         return words.PICK_SPOT
     if region == "painted" and session.layer(question.target_id) is None:
         return words.PAINT_FIRST
+    if needs_labels(session) and not isinstance(session.layer(question.annotation_id), Labels):
+        return words.PICK_LABELS
     return ""
+
+
+def needs_labels(session: ViewerSession) -> bool:
+    """Whether the chosen method, as it is set, asks for a Labels layer of the person."""
+    kind = _kind(session)
+    if kind is None or Need.ANNOTATION in kind.needs:
+        return kind is not None
+    units = next((p for p in kind.parameters() if p.name == UNITS and LABELS in p.choices), None)
+    values = session.values.get(session.question.method, {})
+    return units is not None and values.get(UNITS, units.default) == LABELS
+
+
+def labels_layers(session: ViewerSession) -> list[Labels]:
+    """The Labels layers that have the shape of the image, the person's own first."""
+    viewer, layer = session.viewer, session.image_layer
+    if viewer is None or layer is None:
+        return []
+    try:
+        axes = axes_of(session, layer)
+    except SegLensError:
+        return []
+    found = [x for x in viewer.layers if isinstance(x, Labels) and adapt.same_shape(x, layer, axes)]
+    return sorted(found, key=is_ours)
 
 
 def plan_segment(session: ViewerSession, scope: str | None = None) -> SegmentPlan:
@@ -128,7 +158,17 @@ def plan_explain(session: ViewerSession) -> ExplainPlan:
     image = _view(session, layer, axes, spec, box, position)
     region = _region(session, question.region, layer, axes, image, spec)
     target = Target(question.of_class, region, question.value, question.reduction)  # type: ignore[arg-type]
-    return ExplainPlan(layer, Frame.of(layer, axes, spec.axes, box, position), image, target, method)
+    frame = Frame.of(layer, axes, spec.axes, box, position)
+    annotation = _annotation(session, layer, axes, image, spec) if needs_labels(session) else None
+    return ExplainPlan(layer, frame, image, target, method, method.title, annotation)
+
+
+def asked(plan: ExplainPlan, model: Any) -> dict[str, Any]:
+    """What a plan is asked with."""
+    return {
+        "method": plan.method, "image": plan.image, "model": model, "target": plan.target,
+        "annotation": plan.annotation,
+    }  # fmt: skip
 
 
 def configured(session: ViewerSession) -> Method:
@@ -138,11 +178,14 @@ def configured(session: ViewerSession) -> Method:
         BadParameter: a value is outside its limits.
         SegLensError: no method is chosen.
     """
-    name = session.question.method
-    kind = next((m for m in session.engine.methods if m.name == name), None)
+    kind = _kind(session)
     if kind is None:
         raise SegLensError("No method is chosen.", fix=words.PICK_METHOD)
-    return kind.from_values(session.values.get(name, {}))
+    return kind.from_values(session.values.get(kind.name, {}))
+
+
+def _kind(session: ViewerSession) -> type[Method] | None:
+    return next((m for m in session.engine.methods if m.name == session.question.method), None)
 
 
 def shapes_layer(session: ViewerSession) -> Shapes | None:
@@ -216,6 +259,19 @@ def _region(session: ViewerSession, kind: str, layer: Layer, axes: str, image: I
         at = _spot(session, layer, axes, image, spec)
         return Point(at) if kind == "point" else Object(at=at)
     return Predicted()
+
+
+def _annotation(session: ViewerSession, layer: Layer, axes: str, image: Image, spec: ModelSpec) -> NDArray[Any]:
+    labels = session.layer(session.question.annotation_id)
+    if not isinstance(labels, Labels):
+        raise MissingNeed("No Labels layer is chosen.", fix=words.PICK_LABELS)
+    numbers = adapt.sampled(labels, layer, axes, image, spec.axes)
+    if not numbers.any():
+        raise NoSuchRegion(
+            f"{labels.name} is empty in the part that is explained.",
+            fix="Draw on it, choose another Labels layer, or a wider part in the Model tab.",
+        )
+    return numbers
 
 
 def _spot(session: ViewerSession, layer: Layer, axes: str, image: Image, spec: ModelSpec) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from seglens.app.napari.settings import user_folder
 from seglens.app.napari.viewer_session import Made
@@ -61,8 +62,23 @@ def as_text(made: Made, kind: str) -> str:
     if isinstance(made.image, Image):
         record["image"] = _reachable(record["image"], made.image)
     _write_mask(made, record)
+    if made.annotation is not None:
+        record["asked"]["annotation"] = _saved("labels", np.asarray(made.annotation))
     full = Record.from_dict(record)
+    if made.fills:
+        # the same question, put once for every fill
+        if kind == "cli":
+            return as_cli(full).replace(" --out ", " --compare-fills --out ")
+        return as_python(full).replace("seglens.explain(", "seglens.compare_fills(")
     return as_cli(full) if kind == "cli" else as_python(full)
+
+
+def _saved(name: str, numbers: NDArray[Any]) -> str:
+    key = hashlib.sha256(np.ascontiguousarray(numbers).tobytes() + str(numbers.shape).encode()).hexdigest()[:12]
+    path = user_folder("copied") / f"{name}-{key}.npy"
+    if not path.exists():
+        np.save(path, numbers)
+    return str(path)
 
 
 def _reachable(told: dict[str, Any], image: Image) -> dict[str, Any]:
@@ -84,12 +100,7 @@ def _write_mask(made: Made, record: dict[str, Any]) -> None:
         told, region = told["of"], region.of
     if not isinstance(region, Painted) or told.get("source"):
         return
-    mask = np.asarray(region.mask).astype(np.int8)
-    name = hashlib.sha256(mask.tobytes() + str(mask.shape).encode()).hexdigest()[:12]
-    path = user_folder("copied") / f"target-{name}.npy"
-    if not path.exists():
-        np.save(path, mask)
-    told["source"] = str(path)
+    told["source"] = _saved("target", np.asarray(region.mask).astype(np.int8))
 
 
 def _segment_cli(record: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QApplication, QTabWidget, QWidget
 
 from seglens.app.napari import commands, copying, look, notify, plots, words
 from seglens.app.napari.actions import Actions
+from seglens.app.napari.estimating import Estimator
 from seglens.app.napari.explain_tab import ExplainTab
 from seglens.app.napari.footer import Footer
 from seglens.app.napari.header import Header
@@ -35,6 +36,7 @@ class SegLensDock(QWidget):
         self.setMinimumWidth(300)
         self.session = session_of(napari_viewer)
         self.jobs: Actions = Actions(self.session, self)
+        self.estimator = Estimator(self.session, self.jobs.lock, self)
         self.header = Header(self.session)
         self.model = ModelTab(self.session)
         self.explain = ExplainTab(self.session)
@@ -94,16 +96,22 @@ class SegLensDock(QWidget):
 
     def _connect(self) -> None:
         actions, target = self.jobs, self.explain.target
-        self.tabs.currentChanged.connect(lambda i: self.footer.set_job(JOBS[i]))
+        self.tabs.currentChanged.connect(self._turned)
         self.footer.run.connect(self.run)
         self.footer.cancel.connect(actions.cancel)
         self.footer.banner.acted.connect(self._acted)
         self.model.wanted.connect(lambda source, suggested: actions.choose_model(source, suggested=suggested))
         target.new_target.connect(actions.new_target)
         target.toggle_sign.connect(actions.toggle_sign)
+        self.explain.method.compare.connect(actions.compare_fills)
         self.explain.result.copy.connect(self.copy)
         self.explain.result.plots.connect(self.open_plots)
         self.destroyed.connect(actions.stop_all)
+        self.destroyed.connect(self.estimator.stop)
+
+    def _turned(self, tab: int) -> None:
+        self.footer.set_job(JOBS[tab])
+        self.estimator.set_active(JOBS[tab] == "explain")
 
     def _acted(self, action: str) -> None:
         if action == "trust":

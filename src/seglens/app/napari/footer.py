@@ -88,7 +88,7 @@ class Footer(QWidget):
         status, model, engine = session.status.events, session.model.events, session.engine.events
         link(self, self.refresh, status.state, status.done, status.total, status.message)
         link(self, self.refresh, model.loaded, model.loading, model.untrusted, model.spec, engine.ready)
-        link(self, self.refresh, session.question.events, session.axes_changed)
+        link(self, self.refresh, session.question.events, session.axes_changed, session.values_changed)
         viewer = session.viewer
         if viewer is not None:
             link(self, self.refresh, viewer.layers.events.inserted, viewer.layers.events.removed)

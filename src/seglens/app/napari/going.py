@@ -69,7 +69,7 @@ def _box(row: Mapping[str, Any], axes: str) -> dict[str, tuple[int, int]]:
 def _numbered(session: ViewerSession, made: Made, name: str, number: int) -> tuple[Layer, Corners] | None:
     layers = [session.layer(key) for key in made.layer_ids]
     for layer in layers:
-        if isinstance(layer, Labels) and name in layer.name.lower():
+        if isinstance(layer, Labels) and f"{name}s" in layer.name.lower():
             inside = np.nonzero(np.asarray(layer.data) == number)
             if inside[0].size:
                 return layer, (np.array([i.min() for i in inside], float), np.array([i.max() for i in inside], float))

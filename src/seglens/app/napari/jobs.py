@@ -20,6 +20,20 @@ AHEAD = 4  # pieces that may wait for the viewer before the worker waits too
 PAUSE = 0.04  # seconds between two progress signals
 
 
+def alone(lock: threading.Lock, work: Work) -> Work:
+    """The same work, but never at the same time as other work with the same lock; waiting can be cancelled."""
+
+    def wait(run: Run, emit: Emit) -> Any:
+        while not lock.acquire(timeout=0.1):
+            run.check()
+        try:
+            return work(run, emit)
+        finally:
+            lock.release()
+
+    return wait
+
+
 class _Task:
     """What the worker calls; its text is what napari shows when a window is closed meanwhile."""
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import inspect
 
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QLineEdit, QListWidget, QListWidgetItem, QWidget
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import QLineEdit, QListWidget, QListWidgetItem, QPushButton, QWidget
 
 from seglens.app.napari import look, words
 from seglens.app.napari.form import Form
+from seglens.app.napari.labels_row import LabelsRow
 from seglens.app.napari.links import link
-from seglens.app.napari.viewer_session import ViewerSession
+from seglens.app.napari.viewer_session import State, ViewerSession
 from seglens.core.method import Method, Need
 from seglens.models.spec import ModelSpec
 
@@ -19,11 +20,13 @@ _COST = {"gradient": "seconds", "perturbation": "many forward passes", "counterf
 
 
 class MethodBox(QWidget):
-    """Choose a method and set its parameters.
+    """Choose a method and set its parameters; below them stands what it will take.
 
     Args:
         session: what is chosen.
     """
+
+    compare = Signal()
 
     def __init__(self, session: ViewerSession) -> None:
         """Filled when the engine has told what there is."""
@@ -43,7 +46,13 @@ class MethodBox(QWidget):
         self.form: Form | None = None
         self._layout = look.column(self)
         self._layout.addWidget(look.row(self.search, self.family))
-        for widget in (self.list, self.empty, self.about):
+        self.labels = LabelsRow(session)
+        self.cost = look.text(muted=True, name="cost")
+        self.fills = QPushButton(words.COMPARE_FILLS)
+        self.fills.setObjectName("compare fills")
+        self.fills.setToolTip(words.COMPARE_FILLS_HINT)
+        self.fills.clicked.connect(self.compare)
+        for widget in (self.list, self.empty, self.about, self.labels, self.fills, self.cost):
             self._layout.addWidget(widget)
         self.search.textChanged.connect(self.refresh)
         self.family.activated.connect(self.refresh)
@@ -52,9 +61,12 @@ class MethodBox(QWidget):
         link(self, self.refresh, session.engine.events.ready, session.model.events.spec)
         link(self, self._select, session.question.events.method)
         link(self, self._show_form, session.model.events.loaded, session.question.events.method)
+        link(self, self._show_cost, session.status.events.estimate)
+        link(self, self._show_state, session.status.events.state)
         self._fill_families()
         self.refresh()
         self._show_form()
+        self._show_cost()
 
     def refresh(self, _event: object = None) -> None:
         """List the methods that match; those that cannot run on this model are greyed out."""
@@ -115,6 +127,7 @@ class MethodBox(QWidget):
         name = self._session.question.method
         kind = next((m for m in self._session.engine.methods if m.name == name), None)
         self.about.setText("" if kind is None else about(kind))
+        self.fills.setVisible(kind is not None and any(p.name == "fill" for p in kind.parameters()))
         if kind is None:
             return
         model = self._session.model
@@ -124,11 +137,18 @@ class MethodBox(QWidget):
         form = Form(kind.parameters(), self._session.values.get(name, {}), choices, empty)
         form.changed.connect(self._edited)
         self.form = form
-        self._layout.addWidget(form)
+        self._layout.insertWidget(self._layout.indexOf(self.about) + 1, form)
 
     def _edited(self) -> None:
         if self.form is not None:
             self._session.values[self._session.question.method] = self.form.changed_values()
+            self._session.values_changed.emit()
+
+    def _show_cost(self, _event: object = None) -> None:
+        self.cost.setText(self._session.status.estimate)
+
+    def _show_state(self, _event: object = None) -> None:
+        self.fills.setEnabled(self._session.status.state is State.IDLE)
 
 
 def about(kind: type[Method]) -> str:

@@ -47,8 +47,8 @@ class TablePage(QWidget):
         self.table = table
         self.view = tables.TableView(table)
         self.view.clicked.connect(lambda index: self.go(index.row()))
-        columns = {name.lower() for name in table.columns}
-        self.placed = {"y start", "y stop", "x start", "x stop"} <= columns or bool(columns & set(going.NUMBERED))
+        rows = self.view.rows
+        self.placed = bool(rows.order) and going.place(session, made, rows.row(0)) is not None
         look.column(self).addWidget(self.view)
 
     def as_text(self, separator: str) -> str:

@@ -99,12 +99,12 @@ class SoFar:
             return ""
         if self._waiting is not None:
             self._update(self._waiting)
-        name = results.unique_name(self._viewer, words.STOPPED_EARLY.format(title=self._plan.method.title))
+        name = results.unique_name(self._viewer, words.STOPPED_EARLY.format(title=self._plan.title))
         self.layer.name = name
         return name
 
     def _make(self, partial: Partial) -> None:
-        title = words.SO_FAR.format(title=self._plan.method.title)
+        title = words.SO_FAR.format(title=self._plan.title)
         one = Explanation((replace(partial.answer.map, name=title),))
         (make,) = results.explanation_makers(
             self._viewer, self._plan.layer, self._plan.frame, one, [partial.limits], self._spec, title

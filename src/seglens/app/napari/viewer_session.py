@@ -72,6 +72,7 @@ class Question:
     target_id: str = ""
     spot: tuple[float, ...] | None = None
     method: str = ""
+    annotation_id: str = ""
 
 
 @dataclass
@@ -85,6 +86,7 @@ class Status:
     done: int = 0
     total: int = 0
     rate: float = 0.0
+    estimate: str = ""
     message: Message | None = None
 
 
@@ -122,22 +124,25 @@ class Made:
 
     Args:
         record: how to run it again; empty for an answer that was stopped early.
-        image, region: what was asked about.
+        image, region, annotation: what was asked about.
         title, text: what was asked, and the answer in words.
         tables, figures: what the answer holds beside its layers.
         frame, source_id: where the image that was explained lies in its layer.
+        fills: whether several fills were compared.
         layer_ids: the layers that it made.
     """
 
     record: dict[str, Any]
     image: Any = None
     region: Any = None
+    annotation: Any = None
     title: str = ""
     text: str = ""
     tables: tuple[Table, ...] = ()
     figures: tuple[Figure, ...] = ()
     frame: Any = None
     source_id: str = ""
+    fills: bool = False
     layer_ids: list[str] = field(default_factory=list)
 
 
@@ -147,6 +152,7 @@ class ViewerSession:
     made_changed = Signal()
     axes_changed = Signal()
     shown_changed = Signal()
+    values_changed = Signal()
 
     def __init__(self, viewer: ViewerModel) -> None:
         """Start empty and follow the layers of a viewer."""

@@ -26,6 +26,7 @@ MODEL_UNTRUSTED = "This model needs your trust first."
 PICK_OUTPUT = "Tick at least one output."
 PICK_METHOD = "Choose a method."
 PICK_SPOT = "Press “Pick” and click in the image."
+PICK_LABELS = "Choose the Labels layer that the method asks for."
 PAINT_FIRST = "Press “New target layer” and paint what to explain."
 NO_SHAPES = "Draw a region on a Shapes layer first."
 CANCELLING = "Stopping after this tile…"
@@ -65,6 +66,15 @@ ANY_CLASS = "the class predicted there"
 ANY_CLASS_WHOLE = "the largest class"
 ALL_FAMILIES = "all families"
 NO_MATCH = "No method of that name. Clear the search to see all."
+LABELS_HINT = "Your own labels: each number is taken away as one, or is what the method asks for"
+LABELS_NONE = "none yet"
+LABELS_EMPTY = "There is no Labels layer with the shape of the image. Add one with napari's New Labels button and draw."
+ESTIMATING = "Working out what it takes…"
+COMPARE_FILLS = "Compare fills"
+COMPARE_FILLS_HINT = (
+    "Runs the method once for every fill and shows where the maps differ: there the answer depends on the fill."
+)
+FILLS_TITLE = "{title}: fills compared"
 FIDELITY = {"exact": "", "small": "The published method with a smaller network.", "after": "Our formulation, after {}."}
 
 MODEL_PLACEHOLDER = "Choose a model…"

@@ -95,7 +95,7 @@ def segment(run: Run, emit: Emit, *, views: list[Image], model: Any, tile: int |
 
 
 def explain(
-    run: Run, emit: Emit, *, method: Method, image: Image, model: Any, target: Target
+    run: Run, emit: Emit, *, method: Method, image: Image, model: Any, target: Target, annotation: Any = None
 ) -> tuple[Explanation, list[Limits]]:
     """Ask one question; the answer comes with its display limits, and so do answers on the way.
 
@@ -105,8 +105,35 @@ def explain(
     from seglens.session import explain as ask
 
     run.on_partial = lambda answer: _hand_over(answer, emit)
-    answer = ask(method, image, model, target, run=run)
+    answer = ask(method, image, model, target, run=run, annotation=annotation)
     return answer, limits_of(answer)
+
+
+def compare_fills(
+    run: Run, emit: Emit, *, method: Method, image: Image, model: Any, target: Target, annotation: Any = None
+) -> tuple[Explanation, list[Limits]]:
+    """Ask one question with every fill; the answer comes with its display limits.
+
+    Raises:
+        SegLensError: what the engine says.
+    """
+    from seglens.session import compare_fills as ask
+
+    answer = ask(method, image, model, target, run=run, annotation=annotation)
+    return answer, limits_of(answer)
+
+
+def estimate(
+    run: Run, emit: Emit, *, method: Method, image: Image, model: Any, target: Target, annotation: Any = None
+) -> str:
+    """What a question will take, in words; costs a few forward passes.
+
+    Raises:
+        SegLensError: what the engine says.
+    """
+    from seglens.session import estimate as ask
+
+    return ask(method, image, model, target, run=run, annotation=annotation).text
 
 
 def _hand_over(answer: Explanation, emit: Emit) -> None:
