@@ -188,10 +188,14 @@ def row(scene: Scene, question: Question, cells: list[Cell]) -> dict[str, Any]:
     peers = {n: t["forwards"]["wall"] for n, t in told.items() if n not in ("ours", "loop") and "forwards" in t}
     best = min(peers, key=peers.__getitem__, default=None)
     mine = told.get("ours", {}).get("forwards")
+    one = next((c.told for c in cells if c.question.name == question.lender and c.contender == "ours"), {})
+    of_one = (
+        mine["wall"] / one["forwards"]["wall"] if mine and question.target == "many" and "forwards" in one else None
+    )
     return {
         "question": question.name, "title": question.title, "network": scene.network, "shape": list(scene.shape),
         "evaluations": question.evaluations(scene), "contenders": told, "best_peer": best,
-        "times": peers[best] / mine["wall"] if best and mine else None,
+        "times": peers[best] / mine["wall"] if best and mine else None, "of_one_run": of_one,
     }  # fmt: skip
 
 

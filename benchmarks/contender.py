@@ -47,7 +47,7 @@ class Outcome:
     """An answer, and how much of the work was done for it.
 
     Args:
-        done, total: perturbed copies scored, and asked for; where they differ the time is scaled.
+        done, total: passes made, and passes that the whole answer takes; where they differ the time is scaled.
         arrays: ``starts`` (n, D) and ``drops`` (n, T) of windows · ``map`` (*space) with ``starts`` of its windows ·
             ``channels`` of drops, the first ones or those of ``index``.
         details: plain data for the JSON.

@@ -41,7 +41,10 @@ def occlusion(asked: Asked) -> Go:
             copy[(slice(None), slice(None), *window)] = 0
             drops[i] = (clean - numbers(copy))[0]
         return Outcome(
-            len(windows), asked.total, {"drops": drops.numpy(), "starts": starts(windows)}, {"targets": list(names)}
+            len(windows) + 1,
+            max(len(windows), asked.total) + 1,
+            {"drops": drops.numpy(), "starts": starts(windows)},
+            {"targets": list(names)},
         )
 
     return go
@@ -128,7 +131,7 @@ def ablation(asked: Asked) -> Go:
             handle = layer.register_forward_hook(silence)
             drops[channel] = clean - float(numbers(scene.x))
             handle.remove()
-        return Outcome(count, asked.total, {"channels": drops})
+        return Outcome(count + 1, asked.total + 1, {"channels": drops})
 
     return go
 

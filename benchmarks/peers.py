@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -30,6 +32,7 @@ class Recorded(nn.Module):
         super().__init__()
         self.module, self.numbers, self.most = scene.module, score(scene), most
         self.seen: list[float] = []
+        self.times: list[float] = []
 
     def forward(self, x: Tensor) -> Tensor:
         """(1, C, *space) to (1, 1) in float64.
@@ -37,11 +40,24 @@ class Recorded(nn.Module):
         Raises:
             Enough: it has answered often enough.
         """
+        self.times.append(time.perf_counter())
         if len(self.seen) == self.most:
             raise Enough
         answer = self.numbers(x)
         self.seen.append(float(answer))
         return answer
+
+    def start(self) -> None:
+        """Forget what was seen, and start the clock."""
+        self.seen.clear()
+        self.times[:] = [time.perf_counter()]
+
+    def seconds(self, calls: int) -> float | None:
+        """What so many calls would have taken, with what comes before the first one once; ``None``: all were made."""
+        if len(self.seen) == calls:
+            return None
+        start, first, *_, last = self.times
+        return first - start + (last - first) / len(self.seen) * calls
 
 
 def captum_occlusion(asked: Asked) -> Go:
@@ -56,11 +72,12 @@ def captum_occlusion(asked: Asked) -> Go:
     size, strides = (scene.x.shape[1], *(WINDOW,) * len(scene.shape)), (scene.x.shape[1], *(STRIDE,) * len(scene.shape))
 
     def go() -> Outcome:
-        recorded.seen.clear()
+        recorded.start()
         try:
             drops = method.attribute(scene.x, size, strides, baselines=0.0, perturbations_per_eval=1)
         except Enough:
-            return _some(asked, recorded.seen[0], recorded.seen[1:], windows)
+            answer = _some(asked, recorded.seen[0], recorded.seen[1:], windows)
+            return replace(answer, seconds=recorded.seconds(1 + asked.total))
         return Outcome(asked.total, asked.total, {"map": drops[0, 0].numpy(), "starts": starts(windows)})
 
     return go
@@ -80,10 +97,10 @@ def monai_occlusion(asked: Asked) -> Go:
     clean = float((logits * scene.weights(("class",)).double()).sum())
 
     def go() -> Outcome:
-        recorded.seen.clear()
+        recorded.start()
         with suppress(Enough):
             method(scene.x)
-        return _some(asked, clean, recorded.seen, windows)
+        return replace(_some(asked, clean, recorded.seen, windows), seconds=recorded.seconds(asked.total))
 
     return go
 
@@ -159,8 +176,9 @@ def captum_ablation(asked: Asked) -> Go:
     def go() -> Outcome:
         drops = method.attribute(scene.x, layer_baselines=0.0, layer_mask=mask, perturbations_per_eval=1)
         values = drops.flatten(2)[0, :channels, 0]
-        done = min(asked.total, channels + 1)
-        return Outcome(done, asked.total, {"channels": values.double().numpy()})
+        # one pass of the clean image, and one of the channels that are left over
+        done = 1 + min(asked.total, channels + 1)
+        return Outcome(done, asked.total + 1, {"channels": values.double().numpy()})
 
     return go
 

@@ -56,8 +56,8 @@ def _machine(machine: dict[str, Any]) -> str:
         "ours includes everything a first question needs, in brackets the same question asked again with another fill. "
         "`~` a part was measured and scaled. `=` the cost of another row of this size (times 50 for fifty objects): "
         "these run the same passes. MONAI's occlusion raises on segmentation networks, and ran with a wrapper. "
-        "The difference is of ours from the straight loop, and from the peer, as a share of the largest drop. Memory is "
-        "the growth of resident memory while it worked, ours and then the best peer's, in MiB."
+        "The difference is of ours from the straight loop, and from the peer, as a share of the largest drop. Memory: "
+        "growth of resident memory while it worked, ours and then the best peer's, in MiB."
     )
 
 
@@ -68,6 +68,8 @@ def _row(row: dict[str, Any]) -> tuple[str, ...]:
     mine = _cost(ours)
     if "again" in ours:
         mine += f" [{_number(ours['again']['forwards'])}]"
+    if row["of_one_run"]:
+        mine += f" = {_number(row['of_one_run'])} × the first row"
     captum = "; ".join(_named(name, t) for name, t in told.items() if name.startswith("captum"))
     times = f"{_number(row['times'])}×" if row["times"] else "-"
     loop, monai = _cost(told.get("loop", {})), _cost(told.get("monai OcclusionSensitivity", {}))
