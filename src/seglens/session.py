@@ -194,7 +194,8 @@ def explain_many(
     answers = []
     with quiet(model.module):
         first = resolve(image, model, targets[0], run, method=recipe)
-        frozen = (first.target, *(freeze(t, first.logits, model.spec) for t in targets[1:]))
+        labels = first.labels
+        frozen = (first.target, *(freeze(t, first.logits, model.spec, labels) for t in targets[1:]))
         shared = Evaluator(model, first.x, first.logits, frozen, run)
         for target, one in zip(targets, frozen, strict=True):
             start = time.perf_counter()

@@ -23,6 +23,7 @@ from seglens.models.segmentation import SegmentationModel
 TRIM_THRESHOLD, MMAP_MAX = -1, -4
 USUAL = {TRIM_THRESHOLD: 64 * 2**20, MMAP_MAX: 65536}
 CPU_PIXELS, CPU_LEAST = 2**20, 4  # pixels of a batch, and copies whatever their size; more only costs memory
+SHARE = 0.6  # of the memory that is allowed, for the tensors of a batch
 MOST = {"cpu": 64, "cuda": 256, "mps": 64}
 
 _lock = threading.Lock()
@@ -129,4 +130,5 @@ def batch_size(model: SegmentationModel, pixels: int, peak: int, run: Run) -> in
     most = MOST.get(model.device.type, 64)
     if model.device.type == "cpu":
         most = min(most, max(CPU_LEAST, CPU_PIXELS // pixels))
-    return max(1, min(most, run.memory // max(1, peak)))
+    # tensors are not all: convolutions work in memory of their own
+    return max(1, min(most, int(SHARE * run.memory) // max(1, peak)))

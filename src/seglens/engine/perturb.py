@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -213,12 +214,22 @@ def windows(shape: Sequence[int], size: int, stride: int) -> list[Box]:
 
 def spread(boxes: Sequence[Box], values: Tensor, shape: Sequence[int]) -> Tensor:
     """Per pixel (*space) the mean of the values of the boxes that cover it; 0 where none does."""
-    total = torch.zeros(tuple(shape), dtype=torch.float64)
-    count = torch.zeros_like(total)
-    for box, value in zip(boxes, values.double().cpu(), strict=True):
-        total[box] += value
-        count[box] += 1
-    return (total / count.clamp(min=1)).float()
+    dims, told = len(shape), values.detach().double().cpu().numpy()
+    # each box adds its value at its corners, with alternating sign; sums along the axes fill it
+    edges = np.array([[(s.start, s.stop) for s in box] for box in boxes]).reshape(-1, dims, 2)
+    corners = np.zeros((2, *(n + 1 for n in shape)))
+    for ends in product((0, 1), repeat=dims):
+        at = tuple(edges[:, axis, end] for axis, end in enumerate(ends))
+        sign = (-1.0) ** sum(ends)
+        np.add.at(corners[0], at, sign * told)
+        np.add.at(corners[1], at, sign)
+    for axis in range(1, dims + 1):
+        corners = corners.cumsum(axis)
+    total, count = corners[(slice(None), *(slice(0, n) for n in shape))]
+    count = count.round()
+    # what sums of what cancels leave behind
+    total[np.abs(total) < 1e-12 * np.abs(told).max(initial=0)] = 0
+    return torch.from_numpy(np.where(count > 0, total / np.maximum(count, 1), 0).astype(np.float32))
 
 
 def rescaled(values: Tensor, how: str) -> Tensor:

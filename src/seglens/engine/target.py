@@ -117,7 +117,7 @@ class FrozenTarget:
         at = self.box
         return self.combine(self.sums(logits[(slice(None), slice(None), *at)], at)).to(logits.dtype)
 
-    @property
+    @cached_property
     def key(self) -> bytes:
         """Tells targets apart, for caches."""
         told = f"{self.index} {self.value} {self.mean} {self.live} {tuple(self.weights.shape)}"
@@ -130,15 +130,22 @@ def _shadows(mask: Tensor) -> list[Tensor]:
             for axis in range(mask.ndim)]  # fmt: skip
 
 
-def freeze(target: Target, logits: Tensor, spec: ModelSpec) -> FrozenTarget:
+def freeze(target: Target, logits: Tensor, spec: ModelSpec, labels: Labels | None = None) -> FrozenTarget:
     """Fix class and region on the clean image's logits (1, K, *space).
+
+    Args:
+        target: class, region, value, reduction.
+        logits: of the clean image.
+        spec: the model's classes.
+        labels: the predicted classes (*space), where they are known already.
 
     Raises:
         NoSuchRegion: the region is empty, or outside the image.
         ImageMismatch: a mask of another shape.
         UnknownName: no such class.
     """
-    labels = logits[0].argmax(0).cpu().numpy()
+    if labels is None:
+        labels = logits[0].argmax(0).cpu().numpy()
     index = None if target.of_class is None else spec.class_index(target.of_class)
     if index is None:
         index = _class_in(target.region, labels, spec)

@@ -63,7 +63,7 @@ def choose(
         _known[key] = _remembered(key) or _measured(logits, x, usual.batch, run)
         _remember(key, _known[key])
     known = _known[key]
-    return Setting(known.arranged, min(known.batch, max(1, run.memory // max(1, peak))))
+    return Setting(known.arranged, min(known.batch, usual.batch))
 
 
 def _measured(logits: Callable[[Tensor], Tensor], x: Tensor, most: int, run: Run) -> Setting:
