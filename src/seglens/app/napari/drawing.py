@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from seglens.app.napari import words
 from seglens.core.explanation import Figure
 
 ERROR = "standard error"  # a series of this name, behind the name of another, is that one's uncertainty
@@ -29,6 +30,10 @@ def draw(figure: Figure, axes: Any, ink: Ink) -> None:
     """Draw a figure on empty matplotlib axes."""
     axes.figure.set_facecolor(ink.background)
     axes.set_facecolor(ink.background)
+    if not any(math.isfinite(v) for values in shown(figure).values() for v in values):
+        axes.text(0.5, 0.5, words.FIGURE_EMPTY, ha="center", va="center", color=ink.text, transform=axes.transAxes)
+        axes.axis("off")
+        return
     _KINDS[figure.kind](figure, axes, ink)
     if figure.kind == "tree":
         axes.axis("off")

@@ -86,7 +86,7 @@ class Field(QWidget):
         native.setMinimumWidth(60)
         if parameter.optional and parameter.param.source is None and not parameter.choices:
             # a check box cannot wrap, and the dock is narrow
-            self._open = QCheckBox(textwrap.shorten(parameter.param.empty, 28, placeholder="…"))
+            self._open = QCheckBox(textwrap.shorten(parameter.param.empty, 24, placeholder="…"))
             self._open.setToolTip(f"{parameter.param.help} Left open: {parameter.param.empty}.")
             self._open.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
             self._open.setMinimumWidth(60)

@@ -176,16 +176,22 @@ class Plots(QWidget):
             self.tabs.removeTab(0)
             if page is not None:
                 page.deleteLater()
-        for figure in made.figures if made is not None else ():
-            self.tabs.addTab(FigurePage(self._session, figure), _tab(figure.name))
-        for table in made.tables if made is not None else ():
-            self.tabs.addTab(TablePage(self._session, made, table), _tab(table.name))  # type: ignore[arg-type]
+        if made is not None:
+            self._fill(made)
         full = bool(self.tabs.count())
         self.title.setText(made.title if made is not None else "")
         self.top.setVisible(full)
         self.tabs.setVisible(full)
         self.empty.setText(words.PLOTS_EMPTY if made is None else words.PLOTS_NONE.format(title=made.title))
         self.empty.setVisible(not full)
+
+    def _fill(self, made: Made) -> None:
+        names = {figure.name for figure in made.figures}
+        for figure in made.figures:
+            self.tabs.addTab(FigurePage(self._session, figure), _tab(figure.name))
+        for table in made.tables:
+            name = words.TABLE_TAB.format(name=table.name) if table.name in names else table.name
+            self.tabs.addTab(TablePage(self._session, made, table), _tab(name))
 
     def recolour(self, _event: object = None) -> None:
         """Follow the theme."""
