@@ -9,7 +9,7 @@ import pytest
 from qtpy.QtCore import Qt, QTimer
 from viewer_help import blobs, make_model
 
-from seglens.app.napari import jobs, results
+from seglens.app.napari import inserting, jobs
 from seglens.app.napari.jobs import Job
 from seglens.core.errors import BadParameter
 
@@ -106,21 +106,26 @@ class Gaps:
     itself needs to put a new layer in and to draw it for the first time is left out: once per layer.
     """
 
-    def __init__(self, monkeypatch):
+    def __init__(self, monkeypatch, viewer):
         self._timer = QTimer()
         self._timer.setTimerType(Qt.TimerType.PreciseTimer)
         self._timer.setInterval(5)
         self._timer.timeout.connect(self.tick)
         self.wall, self.own = [], []
-        self._resume = 0.0
-        add = results.add
+        self._resume, self._fresh, self._drawn = 0.0, False, False
+        step = inserting.Inserter._next
 
-        def added(*args, **kwargs):
+        def stepped(inserter):
             self.tick()
-            add(*args, **kwargs)
-            self._resume = time.perf_counter() + 0.3
+            step(inserter)
+            # at least until the picture with it was drawn, which a busy machine does late
+            self._resume, self._fresh, self._drawn = time.perf_counter() + 0.3, True, False
 
-        monkeypatch.setattr(results, "add", added)
+        monkeypatch.setattr(inserting.Inserter, "_next", stepped)
+        viewer.window._qt_viewer.canvas._scene_canvas.events.draw.connect(self._draws)
+
+    def _draws(self, _event):
+        self._drawn = True
 
     def __enter__(self):
         self._restart()
@@ -136,9 +141,10 @@ class Gaps:
 
     def tick(self):
         now = time.perf_counter(), time.thread_time()
-        if self._start[0] > self._resume:
+        if self._start[0] > self._resume and not (self._fresh and self._start[0] < self._resume + 2):
             self.wall.append(1000 * (now[0] - self._start[0]))
             self.own.append(1000 * (now[1] - self._start[1]))
+        self._fresh = self._fresh and not self._drawn
         self._start = now
 
 
@@ -160,10 +166,12 @@ def test_the_window_never_blocks_for_a_tenth_of_a_second(drive, job, monkeypatch
         # what the engine knows already it would not compute again
         d.session.values["occlusion"] = {"window": 192, "stride": stride}
         # again if a garbage collection, or a neighbour of this machine, came in between
-        with Gaps(monkeypatch) as gaps:
-            d.run()
+        with Gaps(monkeypatch, d.viewer) as gaps:
+            d.press()
+            d.wait(timeout=60_000)
             d.qtbot.wait(50)
         assert d.session.status.done >= 16
+        assert len(gaps.own) > 20
         if max(gaps.own) < 100 and (busy or max(gaps.wall) < 100):
             break
     longest = f"{job}: longest turn {max(gaps.wall):.0f} ms, of it computed {max(gaps.own):.0f} ms"

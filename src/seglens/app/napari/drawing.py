@@ -138,7 +138,7 @@ def _words_of_nodes(
         word = textwrap.fill(str(name), 16) if high else _short(name)
         told.append(word if math.isnan(chance) else f"{word}{chr(10) if high else '  '}{chance:.2g}")
     longest = max(len(line) for word in told for line in word.split("\n"))
-    return told, max(5.0, min(9.0, room.width / leaves / (0.7 * point * (longest + 1))))
+    return told, max(5.0, min(9.0, room.width / leaves / (0.6 * point * (longest + 1.5))))
 
 
 def top_down(parents: Sequence[int]) -> dict[int, tuple[float, int]]:
