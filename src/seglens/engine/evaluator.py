@@ -28,6 +28,7 @@ from seglens.models.segmentation import SegmentationModel
 
 # Below this many evaluations a reach that nobody has measured yet costs more than it saves.
 MANY = 24
+STEPS = 16  # at least so many batches, however small the image
 LARGE = 1024 * 1024  # pixels from which a crop pays even for one pass
 
 _SECONDS: dict[tuple[Any, ...], float] = {}
@@ -191,6 +192,9 @@ class Evaluator:
         """Score pass by pass, as many at a time as fit; ``weight`` is the part of the network that runs."""
         run = self.run
         size = self._setting(how, peak).batch
+        if run.batch is None:
+            # so that progress is seen and a stop is heard
+            size = min(size, -(-how.passes // STEPS))
         self._told(how, size)
         done = 0
         run.progress(0, how.passes, text)

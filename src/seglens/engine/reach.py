@@ -216,9 +216,15 @@ def _at_all_alignments(model: SegmentationModel, half: int, run: Run | None) -> 
     if period is None:
         return None
     start = half // period * period
-    spans = [_spans(model, half, start + shift, run) for shift in range(period)]
-    found = [one for one in spans if one is not None]
-    return found if len(found) == period else None
+    found: list[Spans] = []
+    for shift in range(period):
+        if run is not None:
+            run.progress(shift, period, "measuring how far a pixel reaches, once for this model")
+        one = _spans(model, half, start + shift, run)
+        if one is None:
+            return None
+        found.append(one)
+    return found
 
 
 def _stride(model: SegmentationModel, half: int, run: Run | None) -> int | None:
