@@ -262,6 +262,7 @@ def compare_fills(
     fills: Sequence[str] = ("mean", "blur", "inpaint", "noise", "permutation", "black", "white"),
     run: Run | None = None,
     annotation: NDArray[Any] | None = None,
+    annotation_source: str = "",
     **parameters: Any,
 ) -> Explanation:
     """Ask one method with several fills: where the maps differ, the answer depends on the fill and not on the image.
@@ -289,8 +290,11 @@ def compare_fills(
                 maps[fill] = one.run(prepared(one, case)).map
             except BadParameter as error:
                 run.note(f"Left out: {error.what}")
-    answer = disagreement(recipe.title, maps)
-    return answer.with_record(record(recipe, case, target, time.perf_counter() - start))
+    made = record(recipe, case, target, time.perf_counter() - start)
+    asked = made.asked | {"compare-fills": True}
+    if annotation is not None:
+        asked["annotation"] = annotation_source or "MASK"
+    return disagreement(recipe.title, maps).with_record(replace(made, asked=asked))
 
 
 def record(method: Method, case: Case, target: Target, seconds: float) -> Record:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+import seglens
 from bad_input import good, net, squares
 from seglens import session
 from seglens.app.cli import COMMANDS, main
@@ -324,3 +325,38 @@ def test_the_bar_follows_the_work() -> None:
         assert bar._bar.n == total
     bar.close()
     bar.close()
+
+
+def test_fills_are_compared_and_the_record_says_so(tmp_path: Path) -> None:
+    result = ask(tmp_path, "--class", "cell", "--compare-fills", "--window", "8", "--stride", "8", method="occlusion")
+    assert result.exit_code == 0, result.output
+    told = record(tmp_path)
+    assert told.asked == {"compare-fills": True}
+    assert "--compare-fills" in seglens.as_cli(told)
+    assert "seglens.compare_fills('occlusion'" in seglens.as_python(told)
+
+
+def test_a_preview_in_tiles_is_recorded(tmp_path: Path) -> None:
+    words = ["--class", "cell", "--tile", "16", "--precision", "bf16", "--window", "8", "--stride", "8"]
+    result = ask(tmp_path, *words, method="occlusion")
+    assert result.exit_code == 0, result.output
+    told = record(tmp_path)
+    assert told.asked == {"tile": 16, "precision": "bf16"}
+    assert told.engine["precision"]["kind"] == "bf16"
+    assert "--tile 16 --precision bf16" in seglens.as_cli(told)
+
+
+def test_labels_of_a_person_are_units(tmp_path: Path) -> None:
+    drawn = np.zeros((24, 32), np.int32)
+    drawn[2:10, 2:14], drawn[12:22, 16:28] = 1, 2
+    file = tmp_path / "drawn.npy"
+    np.save(file, drawn)
+    words = ["--class", "cell", "--units", "labels", "--annotation", str(file)]
+    result = ask(tmp_path, *words, method="kernel-shap")
+    assert result.exit_code == 0, result.output
+    told = record(tmp_path)
+    assert told.asked == {"annotation": str(file)}
+    (tmp_path / "b").mkdir()
+    wrong = ask(tmp_path / "b", "--class", "cell", "--units", "labels", method="kernel-shap")
+    assert wrong.exit_code == 2
+    assert "labels layer" in wrong.output

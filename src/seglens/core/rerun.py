@@ -37,7 +37,7 @@ def as_cli(record: Record, *, out: str = "explanation") -> str:
         if value is not None:
             words += [f"--{name.replace('_', '-')}", str(value).lower() if isinstance(value, bool) else str(value)]
     for name, value in record.asked.items():
-        words += [f"--{name}", str(value)]
+        words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
     words += ["--seed", str(record.seed), "--out", out]
     return shlex.join(words)
 
@@ -57,7 +57,7 @@ def as_python(record: Record) -> str:
     steps += [
         f"model = seglens.load_model({record.model['source']!r}{_options(record.model)})",
         f"target = {_target_code(record.target)}",
-        f"explanation = seglens.explain({record.method!r}, image, model, target, "
+        f"explanation = seglens.{_question(record)}({record.method!r}, image, model, target, "
         f"run=seglens.Run(seed={record.seed}{_precision(record)}){_asked(record)}{given})",
         "print(explanation.text)",
     ]
@@ -71,6 +71,10 @@ def as_json(record: Record) -> str:
 
 def _options(model: dict[str, Any]) -> str:
     return "".join(f", {name}={value!r}" for name, value in model.get("options", {}).items())
+
+
+def _question(record: Record) -> str:
+    return "compare_fills" if record.asked.get("compare-fills") else "explain"
 
 
 def _precision(record: Record) -> str:

@@ -110,14 +110,12 @@ def _run(method: type[Method], image: str, **options: Any) -> None:
     wanted = target(options, picture.space(model.spec.axes))
     with working(options["seed"]) as run:
         run.precision = options["precision"]
-        asked = {
-            "annotation": _annotation(options["annotation"], picture.space(model.spec.axes)),
-            "annotation_source": options["annotation"] or "",
-        }
+        drawn = _annotation(options["annotation"], picture.space(model.spec.axes))
+        given = {"annotation": drawn, "annotation_source": options["annotation"] or ""}
         if options["compare_fills"]:
-            answer = compare_fills(recipe, picture, model, wanted, run=run, annotation=asked["annotation"])
+            answer = compare_fills(recipe, picture, model, wanted, run=run, **given)
         else:
-            answer = explain(recipe, picture, model, wanted, run=run, tile=options["tile"], **asked)
+            answer = explain(recipe, picture, model, wanted, run=run, tile=options["tile"], **given)
         with new_folder(options["out"]) as out:
             save_explanation(answer, out, picture)
             overview(picture, segment(picture, model, run=run), [answer], out / "overview.png", model.spec)

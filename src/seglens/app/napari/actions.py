@@ -252,7 +252,7 @@ class Actions(QObject):
         return Made(
             answer.record.to_dict() if answer.record is not None else {}, plan.image, plan.target.region,
             plan.annotation, title=plan.title, text=answer.text, tables=answer.tables, figures=answer.figures,
-            frame=plan.frame, source_id=layer_id(plan.layer), fills=plan.title != plan.method.title,
+            frame=plan.frame, source_id=layer_id(plan.layer),
         )  # fmt: skip
 
     def _explained(

@@ -65,11 +65,6 @@ def as_text(made: Made, kind: str) -> str:
     if made.annotation is not None:
         record["asked"]["annotation"] = _saved("labels", np.asarray(made.annotation))
     full = Record.from_dict(record)
-    if made.fills:
-        # the same question, put once for every fill
-        if kind == "cli":
-            return as_cli(full).replace(" --out ", " --compare-fills --out ")
-        return as_python(full).replace("seglens.explain(", "seglens.compare_fills(")
     return as_cli(full) if kind == "cli" else as_python(full)
 
 

@@ -128,7 +128,6 @@ class Made:
         title, text: what was asked, and the answer in words.
         tables, figures: what the answer holds beside its layers.
         frame, source_id: where the image that was explained lies in its layer.
-        fills: whether several fills were compared.
         layer_ids: the layers that it made.
     """
 
@@ -142,7 +141,6 @@ class Made:
     figures: tuple[Figure, ...] = ()
     frame: Any = None
     source_id: str = ""
-    fills: bool = False
     layer_ids: list[str] = field(default_factory=list)
 
 
