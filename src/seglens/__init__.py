@@ -25,6 +25,7 @@ _WHERE = {
     "as_cli": "seglens.core.rerun",
     "as_python": "seglens.core.rerun",
     "compare_fills": "seglens.session",
+    "each_object": "seglens.session",
     "estimate": "seglens.session",
     "explain": "seglens.session",
     "explain_many": "seglens.session",

@@ -23,7 +23,7 @@ from seglens.core.image import Image
 from seglens.core.method import Method
 from seglens.core.rerun import as_cli, as_python
 from seglens.core.run import Run
-from seglens.core.target import Target
+from seglens.core.target import Object, Predicted, Target
 from seglens.engine.artefacts import prepared
 from seglens.engine.case import Case
 from seglens.engine.compare import disagreement
@@ -35,8 +35,8 @@ from seglens.models.segmentation import SegmentationModel, quiet
 from seglens.models.tiled import TiledModel
 
 __all__ = [
-    "Estimate", "Piece", "Segmentation", "as_cli", "as_python", "compare_fills", "estimate", "explain", "explain_many",
-    "segment", "segment_steps",
+    "Estimate", "Piece", "Segmentation", "as_cli", "as_python", "compare_fills", "each_object", "estimate", "explain",
+    "explain_many", "segment", "segment_steps",
 ]  # fmt: skip
 
 
@@ -204,6 +204,27 @@ def explain_many(
             answer = recipe.run(prepared(recipe, case))
             answers.append(answer.with_record(record(recipe, case, target, time.perf_counter() - start)))
     return answers
+
+
+def each_object(image: Image, model: SegmentationModel, like: Target, *, run: Run | None = None) -> list[Target]:
+    """A target for every predicted object, for :func:`explain_many`; one forward pass.
+
+    Args:
+        image: a view whose axes are the model's (and channels).
+        model: the model.
+        like: class (``None``: objects of every class, each asked as its own), value and reduction.
+        run: cancel.
+
+    Raises:
+        NoSuchRegion: the model finds no such object.
+        SegLensError: as :func:`explain`.
+    """
+    with quiet(model.module):
+        case = resolve(image, model, Target(like.of_class, Predicted()), run or Run())
+    numbered = objects(case.labels)
+    wanted = numbered > 0 if like.of_class is None else case.labels == case.target.index
+    found = [int(n) for n in np.unique(numbered[wanted]) if n > 0]
+    return [replace(like, region=Object(n)) for n in found]
 
 
 @dataclass(frozen=True)

@@ -343,7 +343,7 @@ def test_a_preview_in_tiles_is_recorded(tmp_path: Path) -> None:
     told = record(tmp_path)
     assert told.asked == {"tile": 16, "precision": "bf16"}
     assert told.engine["precision"]["kind"] == "bf16"
-    assert "--tile 16 --precision bf16" in seglens.as_cli(told)
+    assert "--precision bf16 --tile 16" in seglens.as_cli(told)
 
 
 def test_labels_of_a_person_are_units(tmp_path: Path) -> None:
@@ -360,3 +360,17 @@ def test_labels_of_a_person_are_units(tmp_path: Path) -> None:
     wrong = ask(tmp_path / "b", "--class", "cell", "--units", "labels", method="kernel-shap")
     assert wrong.exit_code == 2
     assert "labels layer" in wrong.output
+
+
+def test_each_object_is_answered_in_one_run(tmp_path: Path) -> None:
+    result = ask(tmp_path, "--class", "cell", "--each-object", "--window", "8", "--stride", "8", method="occlusion")
+    assert result.exit_code == 0, result.output
+    rows = (tmp_path / "out" / "objects.csv").read_text().splitlines()
+    folders = sorted(p.name for p in (tmp_path / "out").iterdir() if p.is_dir())
+    assert len(folders) == len(rows) - 2 == 2
+    alone = ask(tmp_path, "--object", "2", "--window", "8", "--stride", "8", "--out", tmp_path / "alone")
+    assert alone.exit_code == 0, alone.output
+    together = load_explanation(tmp_path / "out" / folders[1])
+    single = load_explanation(tmp_path / "alone")
+    np.testing.assert_allclose(together.map.data, single.map.data, atol=1e-5)
+    assert together.text == single.text

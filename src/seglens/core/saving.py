@@ -112,7 +112,7 @@ def save_explanation(explanation: Explanation, folder: str | Path, image: Image)
         told = [_save_layer(item, path, stem, image) for item, stem in zip(explanation.layers, names, strict=True)]
         _write_json(path / _LAYERS, told)
         for table, stem in zip(explanation.tables, _file_names([t.name for t in explanation.tables]), strict=True):
-            _write_csv(path / f"table-{stem}.csv", table)
+            save_table(path / f"table-{stem}.csv", table)
         for figure, stem in zip(explanation.figures, _file_names([f.name for f in explanation.figures]), strict=True):
             _write_json(path / f"figure-{stem}.json", asdict(figure))
         if explanation.text:
@@ -224,7 +224,8 @@ def _plain(value: Any) -> Any:
     return value.tolist() if isinstance(value, np.generic | np.ndarray) else str(value)
 
 
-def _write_csv(path: Path, table: Table) -> None:
+def save_table(path: Path, table: Table) -> None:
+    """Write a table as CSV: its name, the names of its columns, its rows."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow([table.name])

@@ -22,11 +22,13 @@ from seglens.app.commands._options import (
     working,
 )  # fmt: skip
 from seglens.core.catalogue import METHODS
-from seglens.core.explanation import Explanation
+from seglens.core.errors import BadParameter
+from seglens.core.explanation import Explanation, Table
 from seglens.core.files import read_labels
 from seglens.core.method import Method
 from seglens.core.param import Parameter
-from seglens.core.saving import check_new, new_folder, save_explanation
+from seglens.core.saving import check_new, new_folder, save_explanation, save_table
+from seglens.core.target import Predicted
 
 PARAMETERS = "Parameters of the method"
 
@@ -74,6 +76,7 @@ def _further() -> list[click.Parameter]:
             ["--precision"], section=RUN, type=click.Choice(["full", "bf16"]), default="full", show_default=True,
             help="bf16 is a preview: faster, and logits move.",
         ),
+        Option(["--each-object"], section=TARGET, is_flag=True, help="Every object of the class, for one run's work."),
         Option(["--compare-fills"], section=RUN, is_flag=True, help="Ask with every fill and show where they differ."),
     ]  # fmt: skip
 
@@ -110,6 +113,9 @@ def _run(method: type[Method], image: str, **options: Any) -> None:
     wanted = target(options, picture.space(model.spec.axes))
     with working(options["seed"]) as run:
         run.precision = options["precision"]
+        if options["each_object"]:
+            click.echo(_each(recipe, picture, model, wanted, run, options["out"]))
+            return
         drawn = _annotation(options["annotation"], picture.space(model.spec.axes))
         given = {"annotation": drawn, "annotation_source": options["annotation"] or ""}
         if options["compare_fills"]:
@@ -121,6 +127,29 @@ def _run(method: type[Method], image: str, **options: Any) -> None:
             overview(picture, segment(picture, model, run=run), [answer], out / "overview.png", model.spec)
     click.echo(_summary(method, answer))
     click.echo(f"Result: {out} (overview.png first)")
+
+
+def _each(recipe: Method, picture: Any, model: Any, like: Any, run: Any, folder: str) -> str:
+    from seglens.session import each_object, explain_many
+
+    if like.region != Predicted():
+        raise BadParameter(
+            "--each-object was given together with a region.", fix="Leave out --object, --region, --point and --box."
+        )
+    targets = each_object(picture, model, like, run=run)
+    answers = explain_many(recipe, picture, model, targets, run=run)
+    rows: dict[str, list[Any]] = {"object": [], "class": [], "pixels": [], "score": [], "answer": []}
+    with new_folder(folder) as out:
+        for answer in answers:
+            told: dict[str, Any] = answer.record.target if answer.record else {}
+            number = told["region"]["number"]
+            save_explanation(answer, out / f"object-{number:04d}", picture)
+            resolved = told["resolved"]
+            values = (number, resolved["class"], resolved["pixels"], resolved["score"], answer.text)
+            for column, value in zip(rows.values(), values, strict=True):
+                column.append(value)
+        save_table(out / "objects.csv", Table("objects", rows))
+    return f"{recipe.title} of {len(targets)} objects, scored together. Result: {out} (objects.csv first)"
 
 
 def _annotation(file: str | None, shape: tuple[int, ...]) -> Any:
