@@ -114,6 +114,27 @@ def test_a_network_that_cannot_be_recorded_runs_whole():
     assert not Replay(net, net.conv, torch.randn(1, 1, 16, 16)).exact
 
 
+class Deaf(nn.Module):
+    """Calls a layer and does not use what it answers."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(1, 2, 1)
+
+    def forward(self, x):
+        self.conv(x)
+        return self.head(torch.ones_like(x))
+
+
+@torch.inference_mode()
+def test_a_network_that_does_not_listen_to_the_layer_answers_as_ever():
+    network = Deaf()
+    replay = Replay(network, network.conv, torch.rand(1, 1, 12, 14))
+    out = replay(torch.randn(3, 4, 12, 14))
+    assert replay.exact
+    torch.testing.assert_close(out, replay.clean.expand(3, -1, -1, -1))
+
+
 def test_a_layer_that_nobody_calls():
     model = wrap(UNet(1, 2, (4, 4)))
     unused = nn.Conv2d(1, 1, 1)

@@ -70,6 +70,9 @@ class Replay:
             with _swapped(self._module, changed, mode.touch), mode:
                 out = self._network(self._x)
             self._record.learn(mode)
+            if not mode.touched(out):
+                # the network does not listen to the layer; of what no change has reached only shapes may be left
+                return self.clean.expand(len(changed), *self.clean.shape[1:])
             return out if len(out) == len(changed) else out.expand(len(changed), *out.shape[1:])
 
     def _whole(self, changed: Tensor) -> Tensor:
@@ -159,6 +162,10 @@ class _Again(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def touch(self, t: Tensor) -> None:
         """A tensor that is not as it was."""
         self._touched[t] = True
+
+    def touched(self, t: Tensor) -> bool:
+        """Whether a change has come to it."""
+        return t in self._touched
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
