@@ -22,12 +22,12 @@ INFECTED = ("background", "healthy", "infected")
 
 def region(shape):
     mask = np.zeros(shape, bool)
-    mask[tuple(slice(n // 3, 2 * n // 3) for n in shape)] = True
+    mask[tuple(slice(1, n - 1) for n in shape)] = True
     return Painted(mask)
 
 
 def linear_case(dims=2, plain=True, seed=0):
-    """Looked at as a whole, so that masks lie everywhere."""
+    """The region sees all of the image, so that masks lie everywhere."""
     model = wrap(Linear(2, 2, width=3, dims=dims), channels=2, dims=dims)
     image = small_image(2, dims=dims)
     target = Target(1, region(image.shape[1:]), reduction="sum")
