@@ -210,8 +210,8 @@ Units = Annotated[
         "channels, or slices of a volume."
     ),
 ]
-Pieces = Annotated[int, Param("About how many superpixels or cells of the grid.", ge=2, le=4096, quick=24)]
-Samples = Annotated[int, Param("How many perturbed copies to score.", ge=8, le=1_000_000, quick=64)]
+Pieces = Annotated[int, Param("About how many superpixels or cells of the grid.", ge=2, le=4096, quick=100)]
+Samples = Annotated[int, Param("How many perturbed copies to score.", ge=8, le=1_000_000, quick=300)]
 Layer = Annotated[
     str | None, Param("Layer of the network to look at.", source="layers", empty="chosen by looking at the network")
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -166,8 +167,11 @@ class _MaskPart(Masks):
         return self.whole.batch(start, stop)[(slice(None), slice(None), *self.box)]
 
 
+M_co = TypeVar("M_co", bound=Masks, covariant=True)
+
+
 @dataclass(frozen=True, eq=False)
-class Mixed(Perturbations):
+class Mixed(Perturbations, Generic[M_co]):
     """Copies that keep ``x`` where a mask is 1 and show ``fill`` where it is 0.
 
     Args:
@@ -177,7 +181,7 @@ class Mixed(Perturbations):
 
     x: Tensor
     fill: Tensor
-    masks: Masks
+    masks: M_co
 
     def __len__(self) -> int:
         """One copy per mask."""
@@ -189,7 +193,7 @@ class Mixed(Perturbations):
         # where nothing is taken away the pixel stays as it is to the last bit
         return torch.where(m == 1, self.x, m * self.x + (1 - m) * self.fill)
 
-    def within(self, box: Box) -> Mixed:
+    def within(self, box: Box) -> Mixed[Masks]:
         """The copies inside a box."""
         at = (slice(None), slice(None), *box)
         return Mixed(self.x[at], self.fill[at], self.masks.within(box))

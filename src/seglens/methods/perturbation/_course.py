@@ -17,8 +17,8 @@ FIRST, GROWTH = 8, 1.5  # pairs before the first look, and from one look to the 
 class ShapleyCourse:
     """What is known so far of a game whose rows are scored in order.
 
-    Copies are asked for as :attr:`coalitions`: the empty one, then each row and its complement. The full one is
-    the image itself, whose score is known.
+    Copies are asked for as :func:`~seglens.methods.perturbation._shapley.paired`: the empty one, then each row
+    and its complement. The full one is the image itself, whose score is known.
 
     Args:
         rows: (n, M), one of each pair.
@@ -35,13 +35,7 @@ class ShapleyCourse:
         self._next, self._used = min(self._least, len(rows)), 0
         self.passes: list[int] = []
         self.error: list[float] = []
-        self.stopped = False
-
-    @property
-    def coalitions(self) -> Tensor:
-        """What is to be scored, (1 + 2n, M)."""
-        both = torch.stack([self.rows, 1 - self.rows], 1).flatten(0, 1)
-        return torch.cat([torch.zeros(1, self.rows.shape[1], dtype=torch.float64), both])
+        self.done = False
 
     @property
     def total(self) -> float:
@@ -68,21 +62,22 @@ class ShapleyCourse:
         self._scores[which] = scores
         missing = self._scores.isnan().nonzero()
         known = (int(missing[0]) - 1 if len(missing) else len(self._scores) - 1) // 2
-        while not self.stopped and self._used < self._next <= known:
+        while not self.done and self._used < self._next <= known:
             self._used = self._next
             self._next = min(len(self.rows), max(self._next + 1, int(self._next * GROWTH)))
             largest = float(self.solve().errors.max())
             self.passes.append(self.scored)
             self.error.append(largest)
             enough = self._tolerance is not None and largest <= self._tolerance * abs(self.total)
-            self.stopped = enough and self._used < len(self.rows)
+            self.done = enough and self._used < len(self.rows)
 
     def solve(self) -> Solved:
         """Values and standard errors from the pairs of the last look."""
         rows, scores = self.rows[: self._used], self._scores[: self.scored]
         if self.exact:
-            coalitions = torch.cat([self.coalitions, torch.ones(1, self.rows.shape[1], dtype=torch.float64)])
-            values = _shapley.exact(coalitions, torch.cat([scores, scores.new_tensor([self.full])]))
+            scored = _shapley.paired(self.rows)
+            every = torch.cat([scored, torch.ones_like(scored[:1])])
+            values = _shapley.exact(every, torch.cat([scores, scores.new_tensor([self.full])]))
             return Solved(values, torch.zeros_like(values))
         gains = scores[1::2] - scores[2::2]
         if self.solver == "gaussian-process":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from math import ceil, prod
 from typing import NamedTuple
 
@@ -10,7 +9,9 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
+from seglens.core.explanation import Figure
 from seglens.methods.perturbation._designs import GridMasks
+from seglens.methods.perturbation._shared import settled
 
 CHECK = 100  # masks between two looks at how sure a map is
 COMPARED = 4096  # about how many pixels of two maps are ranked
@@ -58,7 +59,7 @@ class Sums:
         return mean / keep, ((self.fmfm / n - mean**2).clamp(min=0) / n).sqrt() / keep
 
 
-class Course:
+class HalvesCourse:
     """How a map of masks comes to be: two halves of the masks, apart, and how well their maps agree.
 
     Scores are taken in portions that do not depend on the batch, so that the answer does not either.
@@ -67,11 +68,12 @@ class Course:
         masks: over the box where they lie.
         keep: set for the original form, ``None`` for the centred one.
         zero: taken off every score before it is summed; nearer to the mean is more precise.
+        stop: the agreement that is enough; ``None`` never stops.
     """
 
-    def __init__(self, masks: GridMasks, keep: float | None, zero: float) -> None:
+    def __init__(self, masks: GridMasks, keep: float | None, zero: float, stop: float | None) -> None:
         """Nothing yet."""
-        self._masks, self._keep, self._zero = masks.within(masks.box), keep, zero
+        self._masks, self._keep, self._zero, self._stop = masks.within(masks.box), keep, zero, stop
         sizes = [s.stop - s.start for s in masks.box]
         blank = masks.lines[0].new_zeros(sizes)
         self._halves = (Sums(blank), Sums(blank))
@@ -81,40 +83,48 @@ class Course:
         self.taken: list[int] = []
         self.agreement: list[float] = []
         self.error: list[float] = []
+        self.ready = self.done = False
 
     @property
     def n(self) -> int:
         """Masks summed so far."""
         return self._halves[0].n + self._halves[1].n
 
-    def feed(self, which: Tensor, scores: Tensor) -> Iterator[float]:
-        """Take the next scores; yields the agreement of the halves at every look, also after the last mask."""
+    def feed(self, which: Tensor, scores: Tensor) -> None:
+        """Take the next scores; looks how well the halves agree every so many masks, also after the last one."""
         self._scores[which] = scores - self._zero
+        self.ready = False
         known, total = int(which[-1]) + 1, len(self._scores)
-        while self.n < known and (self.n + self._portion <= known or known == total):
+        while not self.done and self.n < known and (self.n + self._portion <= known or known == total):
             start, stop = self.n, min(self.n + self._portion, total)
             masks = self._masks.batch(start, stop)[:, 0]
             for half in (0, 1):
                 every_second = slice((start + half) % 2, None, 2)
                 self._halves[half].add(self._scores[start:stop][every_second], masks[every_second])
             if self.n % CHECK == 0 or self.n == total:
-                yield self._look()
+                self._look()
 
     def map(self) -> tuple[Tensor, Tensor]:
         """The map so far and its standard error (*box), float64 on the CPU."""
         values, error = self._of(self._halves[0] + self._halves[1])
         return values.cpu(), error.cpu()
 
+    def figure(self) -> Figure:
+        """The way it settled: per look the agreement of the halves and the standard error."""
+        curves = {"rank correlation of the halves": self.agreement, "standard error / largest value": self.error}
+        return settled(self.taken, curves, "masks")
+
     def _of(self, sums: Sums) -> tuple[Tensor, Tensor]:
         return sums.centred() if self._keep is None else sums.original(self._keep)
 
-    def _look(self) -> float:
+    def _look(self) -> None:
         one, two = (self._of(half)[0] for half in self._halves)
         values, error = self.map()
         self.taken.append(self.n)
         self.agreement.append(rank_correlation(one, two))
         self.error.append(float(error.mean() / values.abs().max().clamp(min=1e-300)))
-        return self.agreement[-1]
+        self.ready = True
+        self.done = self._stop is not None and self.agreement[-1] > self._stop
 
 
 def rank_correlation(one: Tensor, two: Tensor) -> float:
@@ -141,6 +151,11 @@ def fit(design: Tensor, scores: Tensor, weights: Tensor, ridge: float) -> tuple[
     total = float(weights @ y**2)
     r2 = 1 - float(weights @ (y - x @ coefficients) ** 2) / total if total > 0 else float("nan")
     return coefficients, r2
+
+
+def refitted(design: Tensor, scores: Tensor, weights: Tensor, ridge: float, draws: Tensor) -> Tensor:
+    """Deviation of each coefficient (M,) of :func:`fit` over samples drawn again, ``draws`` (refits, N) of rows."""
+    return torch.stack([fit(design[d], scores[d], weights[d], ridge)[0] for d in draws]).std(0)
 
 
 class Shares(NamedTuple):

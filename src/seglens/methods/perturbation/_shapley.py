@@ -67,6 +67,12 @@ def pairs(players: int, count: int, generator: torch.Generator) -> Tensor:
     return torch.stack(rows)[torch.randperm(len(rows), generator=generator)]
 
 
+def paired(rows: Tensor) -> Tensor:
+    """The empty coalition, then each of the rows (n, M) and its complement: (1 + 2n, M)."""
+    both = torch.stack([rows, 1 - rows], 1).flatten(0, 1)
+    return torch.cat([rows.new_zeros(1, rows.shape[1]), both])
+
+
 def kernel_weights(rows: Tensor) -> Tensor:
     """Weight of each pair (n,): what the kernel gives to all pairs of its size, shared by those that are there."""
     players = rows.shape[1]

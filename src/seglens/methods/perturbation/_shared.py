@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -10,10 +12,10 @@ from torch import Tensor
 
 from seglens.core.errors import NoSuchRegion
 from seglens.core.explanation import Figure, Layer, Table
-from seglens.core.param import Param
+from seglens.core.param import FillName, Param
 from seglens.engine.case import Case
-from seglens.engine.perturb import Box, windows
-from seglens.engine.units import Units
+from seglens.engine.perturb import Box, Masks, Mixed, windows
+from seglens.engine.units import UnitMasks, Units
 
 Where = Annotated[
     Literal["whole", "context", "object"],
@@ -23,6 +25,36 @@ Scale = Annotated[
     Literal["none", "min-max", "z-score"],
     Param("How the map is scaled; metric targets such as dice barely move and may need it."),
 ]
+
+Agreement = Annotated[
+    float | None,
+    Param(
+        "Enough, when the maps of two halves of the masks agree by this rank correlation.",
+        gt=0,
+        lt=1,
+        step=0.01,
+        empty="all masks",
+    ),
+]
+M_co = TypeVar("M_co", bound=Masks, covariant=True)
+
+
+@dataclass(frozen=True, eq=False)
+class UnitCopies(Mixed[M_co]):
+    """Copies whose masks are constant on each unit.
+
+    Args:
+        x, fill: (1, C, *space).
+        masks: one per copy.
+        units: what is taken away as one.
+    """
+
+    units: Units
+
+
+def unit_copies(case: Case, units: Units, keep: Tensor, fill: FillName) -> UnitCopies[UnitMasks]:
+    """A copy for each row of ``keep`` (N, units): 1 keeps a unit, 0 fills it."""
+    return UnitCopies(case.x, case.fill(fill, units=units), units.masks(keep), units)
 
 
 def placed(case: Case, window: int | None, stride: int | None, where: str) -> list[Box]:
@@ -44,45 +76,57 @@ def placed(case: Case, window: int | None, stride: int | None, where: str) -> li
     return boxes
 
 
-def unit_layers(
-    case: Case, units: Units, values: Tensor, name: str, fill: Tensor | None = None, unit: str = ""
-) -> tuple[Layer, ...]:
-    """A signed map of one value per unit, and the units themselves as labels from 1 (0: never taken away).
+def unit_layers(case: Case, copies: UnitCopies[Masks], columns: Mapping[str, Tensor], unit: str) -> tuple[Layer, ...]:
+    """A signed map of one value per unit, the units as labels from 1 (0: never taken away), then maps of errors.
 
     A channel has no place. For channels the map is what one more forward pass tells: per pixel how far the
-    target's value falls when the channel of the largest value alone is replaced; there are no labels then.
+    target's value falls when the channel of the largest value alone is filled; there are no other layers then.
 
     Args:
         case: the question.
-        units: what was taken away.
-        values: one per unit (M,).
-        name: of the map.
-        fill: (1, C, *space) what replaced the channels; the mean of each channel by default.
-        unit: what the values mean.
+        copies: what was taken away, and filled with what.
+        columns: one number per unit (M,) by name: the value, then what it may be wrong by.
+        unit: what they mean.
     """
+    units, (name, *errors) = copies.units, columns
+    values = columns[name].cpu()
     if units.spatial:
-        labels = (units.labels[0].cpu() + 1).numpy().astype(np.int32)
-        return Layer(name, "signed", units.spread(values.cpu()).numpy(), unit), Layer("units", "labels", labels)
+        drawn = (units.labels[0].cpu() + 1).numpy().astype(np.int32)
+        layers = (Layer(name, "signed", units.spread(values).numpy(), unit), Layer("units", "labels", drawn))
+        return layers + tuple(Layer(e, "heat", units.spread(columns[e]).numpy(), unit) for e in errors)
     most = int(values.abs().argmax())
-    instead = case.fill("mean") if fill is None else fill
-    x = torch.where(units.labels == most, instead, case.x)
+    x = torch.where(units.labels == most, copies.fill, case.x)
     change = case.target.per_pixel(case.logits) - case.target.per_pixel(case.forward(x))
     told = f"drop of {case.target.value} without {units.names[most]}"
     return (Layer(told, "signed", change[0].float().cpu().numpy(), f"drop of {case.target.value}"),)
 
 
-def unit_table(name: str, units: Units, columns: dict[str, list[Any]]) -> Table:
-    """A table with one row per unit: its number (as in the labels layer), its name, further columns."""
+def unit_table(name: str, units: Units, columns: Mapping[str, Tensor]) -> Table:
+    """A table with one row per unit: its number (as in the labels layer), its name, further columns (M,)."""
     own: dict[str, list[Any]] = {"unit": list(range(1, len(units) + 1)), "name": list(units.names)}
-    return Table(name, own | columns)
+    return Table(name, own | {key: values.tolist() for key, values in columns.items()})
 
 
-def unit_bars(name: str, units: Units, series: dict[str, Tensor], y_label: str = "", most: int = 20) -> Figure:
+def unit_bars(name: str, units: Units, series: Mapping[str, Tensor], y_label: str = "", most: int = 20) -> Figure:
     """Bars of the units that have the largest sizes in the first series, from the largest down."""
     first = next(iter(series.values()))
     order = first.abs().argsort(descending=True, stable=True)[:most]
     bars = {key: [float(v) for v in values[order]] for key, values in series.items()}
     return Figure(name, "bar", [_called(units, int(i)) for i in order], bars, units.kind, y_label)
+
+
+def unit_name(units: Units, number: int) -> str:
+    """A unit as a sentence calls it, to be found in the table and in the labels layer."""
+    place = f"unit {number + 1}"
+    if units.kind in ("objects", "labels"):
+        return f"{place} ({units.kind[:-1]} {units.names[number]})"
+    return units.names[number] if units.kind in ("channels", "slices") else place
+
+
+def settled(taken: Sequence[int], curves: Mapping[str, Sequence[float]], x_label: str, y_label: str = "") -> Figure:
+    """Curves over how many copies were taken, as they are now: partial answers keep theirs."""
+    series: dict[str, list[Any]] = {key: [*curve] for key, curve in curves.items()}
+    return Figure("convergence", "line", [*taken], series, x_label, y_label)
 
 
 def _called(units: Units, number: int) -> str:

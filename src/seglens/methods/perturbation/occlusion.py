@@ -4,14 +4,15 @@ import numpy as np
 import torch
 
 from seglens.core.explanation import Explanation, Layer
-from seglens.core.method import Fidelity, Method, Scope
+from seglens.core.method import Fidelity, Scope
 from seglens.core.param import Fill, Stride, Window
 from seglens.engine.case import Case
 from seglens.engine.perturb import Covered, box_table, rescaled, spread, told
+from seglens.engine.scored import Drops, ScoredCopies
 from seglens.methods.perturbation._shared import Scale, Where, placed
 
 
-class Occlusion(Method):
+class Occlusion(ScoredCopies):
     """Per pixel the mean drop of the target over the windows that cover it."""
 
     title = "Occlusion"
@@ -19,6 +20,7 @@ class Occlusion(Method):
     survey = (27, 88, 146)
     fidelity = Fidelity.EXACT
     scope = Scope.REGION
+    counted = "windows"
 
     window: Window = None
     stride: Stride = None
@@ -26,26 +28,19 @@ class Occlusion(Method):
     where: Where = "whole"
     scale: Scale = "none"
 
-    def passes(self, case: Case) -> tuple[float, int]:
-        """As many as the windows need that cannot share one."""
-        return case.passes(self._copies(case))
-
-    def run(self, case: Case) -> Explanation:
-        """A signed map (positive: the target needs these pixels), the window that hurts most, raw drops."""
-        copies = self._copies(case)
-        drops = torch.zeros(len(copies), dtype=torch.float64)
-        for which, scores in case.score_steps(copies, "windows"):
-            drops[which] = case.clean_score - scores
-            case.run.partial(lambda: self._answer(case, copies, drops))
-        return self._answer(case, copies, drops)
-
-    def _copies(self, case: Case) -> Covered:
+    def copies(self, case: Case) -> Covered:
+        """One window covered in each."""
         boxes = placed(case, self.window, self.stride, self.where)
         only = torch.from_numpy(case.target.region).to(case.x.device) if self.where == "object" else None
         return case.cover(boxes, self.fill, only)
 
-    def _answer(self, case: Case, copies: Covered, drops: torch.Tensor) -> Explanation:
-        boxes = copies.windows
+    def course(self, case: Case, copies: Covered) -> Drops:
+        """The drop for each window."""
+        return Drops(len(copies), case.clean_score)
+
+    def answer(self, case: Case, copies: Covered, course: Drops) -> Explanation:
+        """A signed map (positive: the target needs these pixels), the window that hurts most, raw drops."""
+        boxes, drops = copies.windows, course.values
         values = spread(boxes, drops, case.shape)
         values = values if copies.only is None else values * copies.only.cpu()
         worst = boxes[int(drops.argmax())]
