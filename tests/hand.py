@@ -137,6 +137,33 @@ class Context(nn.Module):
         return self.head(torch.cat([box_sum(seen[:, :1], self.reach), seen[:, 1:2]], 1))
 
 
+class Matched(nn.Module):
+    """Infected as far as the pixels where :func:`context_image` has its marker are exactly as bright as it is.
+
+    To :class:`Context` noise is more marker; here noise on the marker, and nowhere else, is evidence lost.
+    """
+
+    def __init__(self, dims: int = 2) -> None:
+        """Wire it."""
+        super().__init__()
+        self.features = CONV[dims](1, 1, 1)
+        self.head = CONV[dims](1, 3, 1)
+        with torch.no_grad():
+            self.features.weight.fill_(1)
+            self.features.bias.fill_(-1)
+            self.head.weight.zero_()
+            self.head.weight[2] = -40.0
+            self.head.bias.copy_(torch.tensor([-60.0, 0.0, 6.0]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 1, *space) to (N, 3, *space)."""
+        grid = torch.meshgrid(*(torch.arange(n) for n in x.shape[2:]), indexing="ij")
+        centre = (3, 13, 23)[-len(grid) :]
+        marker = sum((g - c) ** 2 for g, c in zip(grid, centre, strict=True)) <= 4
+        off = (self.features(x) ** 2 * marker).flatten(1).sum(1) / marker.sum().clamp(min=1)
+        return self.head(off.reshape(-1, 1, *[1] * len(grid)).expand(-1, 1, *x.shape[2:]))
+
+
 def context_image(dims: int = 2, seed: int = 0) -> tuple[Image, np.ndarray, np.ndarray]:
     """A cell, a marker beside it, and many cells as distraction: image, mask of the cell, zone of the marker.
 

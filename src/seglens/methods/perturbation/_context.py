@@ -185,7 +185,8 @@ def solve(context: Context, *, steps: int, rate: float, momentum: float, first: 
 
     masks = context.start(0.0)
     hidden, scores_hidden = context.look(masks)
-    losses, scores, history = hidden.clone(), scores_hidden.clone(), []
+    losses, scores = hidden.clone(), scores_hidden.clone()
+    history: list[list[float]] = []
     # where nothing is lost without any context, no mask is better than none
     for value in (first, 1.0):
         open_rows = (hidden > 0) & ~masks.flatten(1).any(1).cpu()

@@ -22,9 +22,7 @@ from seglens.engine.case import Case
 from seglens.methods.perturbation._context import Context, Found, baselines, solve, told
 
 Cells = Annotated[int, Param("Cells of the mask along each axis; finer masks find adversarial patterns.", ge=1, le=16)]
-Weight = Annotated[
-    float, Param("λ: what keeping context costs, as a share of the score.", ge=0, le=100, step=0.01, quick=0.002)
-]
+Weight = Annotated[float, Param("λ: what keeping context costs, as a share of the score.", ge=0, le=100, step=0.01)]
 Per = Annotated[
     Literal["cell", "mask"],
     Param("λ is the price of one cell (the sum of the mask, as published), or of the whole mask (its mean)."),
@@ -38,7 +36,7 @@ Baseline = Annotated[
     ),
 ]
 Steps = Annotated[int, Param("Steps of the descent at most.", ge=1, le=10_000)]
-Rate = Annotated[float, Param("Step size.", gt=0, le=100, quick=2.0)]
+Rate = Annotated[float, Param("Step size.", gt=0, le=100)]
 Momentum = Annotated[float, Param("Share of the last step that goes on.", ge=0, lt=1)]
 First = Annotated[float, Param("Value of the mask before the first step.", ge=0, le=1)]
 Copies = Annotated[int, Param("Noisy copies per step.", ge=1, le=100)]
