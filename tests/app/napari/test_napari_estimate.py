@@ -29,7 +29,7 @@ def explain(drive):
 
 
 def told(d):
-    return d.dock.explain.method.cost.text()
+    return d.dock.footer.cost.text()
 
 
 def settle(d):
@@ -42,10 +42,11 @@ def test_the_cost_stands_under_the_form(explain):
     d = explain
     sentence = settle(d)
     assert re.match(r"About [\d.]+ forward passes", sentence)
-    # it lies between the form and the maps
-    box = d.dock.explain.method
-    order = [box._layout.itemAt(i).widget() for i in range(box._layout.count())]
-    assert order.index(box.about) < order.index(box.form) < order.index(box.cost)
+    # right above the button that starts it, where no scrolling hides it
+    footer = d.dock.footer
+    places = [footer.layout().indexOf(w) for w in (footer.state, footer.cost, footer.button)]
+    assert places == sorted(places)
+    assert not footer.cost.isHidden()
     passes = float(re.findall(r"[\d.]+", sentence)[0])
     d.run()
     made = d.named("Occlusion").metadata["seglens"]["record"]["cost"]

@@ -77,16 +77,17 @@ class Footer(QWidget):
         self.bar = QProgressBar()
         self.bar.setTextVisible(False)
         self.bar.setFixedHeight(6)
+        self.cost = look.text(muted=True, name="cost")
         self.button = QPushButton()
         self.button.setObjectName("run")
         self.button.setMinimumHeight(32)
         self.button.setStyleSheet(_MAIN)
         self.button.clicked.connect(self._pressed)
         layout = look.column(self, margin=look.MARGIN)
-        for widget in (self.banner, self.state, self.bar, self.button):
+        for widget in (self.banner, self.state, self.bar, self.cost, self.button):
             layout.addWidget(widget)
         status, model, engine = session.status.events, session.model.events, session.engine.events
-        link(self, self.refresh, status.state, status.done, status.total, status.message)
+        link(self, self.refresh, status.state, status.done, status.total, status.message, status.estimate)
         link(self, self.refresh, model.loaded, model.loading, model.untrusted, model.spec, engine.ready)
         link(self, self.refresh, session.question.events, session.axes_changed, session.values_changed)
         viewer = session.viewer
@@ -124,6 +125,9 @@ class Footer(QWidget):
         self.state.setProperty("ready", not why)
         self.state.setStyleSheet(f"QLabel {{ color: {colours.GREY if why else colours.GREEN}; }}")
         self.bar.hide()
+        told = self._session.status.estimate if self._job == "explain" and not why else ""
+        self.cost.setText(told)
+        self.cost.setVisible(bool(told))
         self.button.setText(self._wish())
         self.button.setEnabled(not why)
         self.button.setToolTip(why or words.SCOPES[self._session.question.scope][1])
@@ -135,6 +139,7 @@ class Footer(QWidget):
         told = words.progress(status.text, status.done, status.total, status.rate) if status.total else "starting…"
         self.state.setText(words.CANCELLING if stopping else f"{status.title}: {told}")
         self.bar.show()
+        self.cost.hide()
         self.bar.setRange(0, status.total)
         self.bar.setValue(status.done)
         self.button.setText("Cancelling…" if stopping else "Cancel")

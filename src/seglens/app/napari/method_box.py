@@ -47,12 +47,11 @@ class MethodBox(QWidget):
         self._layout = look.column(self)
         self._layout.addWidget(look.row(self.search, self.family))
         self.labels = LabelsRow(session)
-        self.cost = look.text(muted=True, name="cost")
         self.fills = QPushButton(words.COMPARE_FILLS)
         self.fills.setObjectName("compare fills")
         self.fills.setToolTip(words.COMPARE_FILLS_HINT)
         self.fills.clicked.connect(self.compare)
-        for widget in (self.list, self.empty, self.about, self.labels, self.fills, self.cost):
+        for widget in (self.list, self.empty, self.about, self.labels, self.fills):
             self._layout.addWidget(widget)
         self.search.textChanged.connect(self.refresh)
         self.family.activated.connect(self.refresh)
@@ -61,12 +60,10 @@ class MethodBox(QWidget):
         link(self, self.refresh, session.engine.events.ready, session.model.events.spec)
         link(self, self._select, session.question.events.method)
         link(self, self._show_form, session.model.events.loaded, session.question.events.method)
-        link(self, self._show_cost, session.status.events.estimate)
         link(self, self._show_state, session.status.events.state)
         self._fill_families()
         self.refresh()
         self._show_form()
-        self._show_cost()
 
     def refresh(self, _event: object = None) -> None:
         """List the methods that match; those that cannot run on this model are greyed out."""
@@ -144,9 +141,6 @@ class MethodBox(QWidget):
             self._session.values[self._session.question.method] = self.form.changed_values()
             self._session.values_changed.emit()
 
-    def _show_cost(self, _event: object = None) -> None:
-        self.cost.setText(self._session.status.estimate)
-
     def _show_state(self, _event: object = None) -> None:
         self.fills.setEnabled(self._session.status.state is State.IDLE)
 
@@ -165,6 +159,9 @@ def unfit(kind: type[Method], spec: ModelSpec | None, loaded: object) -> str:
         return ""
     if spec.ndim not in kind.dims:
         return f"Works on {' and '.join(f'{d}-D' for d in kind.dims)} models; {spec.name} is {spec.ndim}-D."
+    if len(spec.classes) < kind.min_classes:
+        why = f" ({kind.few_classes})" if kind.few_classes else ""
+        return f"Needs {kind.min_classes} classes or more{why}; {spec.name} has {len(spec.classes)}."
     if Need.LAYER in kind.needs and not getattr(loaded, "layered", True):
         return f"Looks inside the network, and {spec.name} is an exported graph without layers."
     return ""
