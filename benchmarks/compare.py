@@ -55,7 +55,7 @@ class Plan:
     limit: float = 60.0
     forwards: int = 3
     again: float = 8.0
-    repeats: int = 20
+    repeats: int = 6
 
 
 @dataclass
@@ -68,14 +68,15 @@ class Cell:
     arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
 
 
-def run(plan: Plan, say: Say) -> dict[str, Any]:
-    """Measure; plain data as it stands in ``results/peers.json``."""
-    accuracy = _accuracy(plan, say)
-    rows = []
+def run(plan: Plan, say: Say, keep: Callable[[dict[str, Any]], None] | None = None) -> dict[str, Any]:
+    """Measure; plain data as it stands in ``results/peers.json``, handed to ``keep`` after every scene."""
+    results: dict[str, Any] = {"machine": machine(plan), "accuracy": _accuracy(plan, say), "rows": []}
     for scene in scenes(plan.sizes):
         if re.search(plan.networks, scene.network):
-            rows += _scene(scene, plan, accuracy.get("passes", {}), say)
-    return {"machine": machine(plan), "accuracy": accuracy, "rows": rows}
+            results["rows"] += _scene(scene, plan, results["accuracy"].get("passes", {}), say)
+            if keep is not None:
+                keep(results)
+    return results
 
 
 def machine(plan: Plan) -> dict[str, Any]:
