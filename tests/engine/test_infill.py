@@ -130,7 +130,8 @@ class TestUnits:
         inside[c.field] = True
         assert torch.equal(units.labels[0] >= 0, inside)
         assert sorted(torch.unique(units.labels[units.labels >= 0]).tolist()) == list(range(len(units)))
-        assert 4 <= len(units) <= 30
+        # of pure noise superpixels leave few
+        assert (4 if kind == "grid" else 1) <= len(units) <= 30
         spread = units.spread(torch.arange(1.0, len(units) + 1))
         assert torch.equal(spread[~inside], torch.zeros(int((~inside).sum())))
         assert torch.equal(spread[inside].long() - 1, units.labels[0][inside])

@@ -163,10 +163,9 @@ def _superpixels(case: Case, count: int) -> NDArray[np.int64]:
     channel_axis = -1 if pixels.ndim > len(case.shape) else None
     scaled = (pixels - low) / (high - low if high > low else 1)
     labels = np.full(case.shape, -1, np.int64)
-    # blurred a little, since of raw noise hardly a superpixel is left; not in Lab, since three channels are not
-    # always colours, and its lengths go to 100, so that space would count for nothing
+    # three channels are not always colours, and in Lab, whose lengths go to 100, space would count for nothing
     labels[case.field] = slic(
-        scaled, n_segments=count, compactness=0.1, sigma=1, start_label=0, channel_axis=channel_axis, convert2lab=False
+        scaled, n_segments=count, compactness=0.1, start_label=0, channel_axis=channel_axis, convert2lab=False
     )
     return labels
 
