@@ -43,6 +43,15 @@ def aside(patch: Mask, taken: Mask) -> Mask | None:
     return None if (moved & (taken | patch)).any() else moved
 
 
+def softened(patch: Mask, width: float) -> NDArray[np.float32]:
+    """The patch (*space) as 1 and 0, its edge softened over about ``width`` pixels, outwards only.
+
+    Inside, 1 everywhere: what is replaced there must be gone.
+    """
+    soft = patch.astype(np.float32)
+    return np.where(patch, np.float32(1), ndimage.gaussian_filter(soft, width)) if width else soft
+
+
 def class_table(before: Labels, after: Labels, spec: ModelSpec) -> Table:
     """Pixels of each class before and after, and the Dice of the two masks."""
     rows = []

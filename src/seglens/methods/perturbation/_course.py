@@ -71,6 +71,15 @@ class ShapleyCourse:
             enough = self._tolerance is not None and largest <= self._tolerance * abs(self.total)
             self.done = enough and self._used < len(self.rows)
 
+    def verdict(self, errors: Tensor) -> str:
+        """How sure the values are, in words, given their standard errors (M,)."""
+        if self.exact:
+            return f"Exact: all {self.scored + 1} coalitions were scored."
+        largest = float(errors.max())
+        share = f", {largest / abs(self.total):.1%} of the sum" if self.total else ""
+        how = "Stopped" if self.done else "Estimated"
+        return f"{how} after {self.scored} coalitions; standard errors are at most {largest:.2g}{share}."
+
     def solve(self) -> Solved:
         """Values and standard errors from the pairs of the last look."""
         rows, scores = self.rows[: self._used], self._scores[: self.scored]

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, replace
 from math import ceil
 
 import torch
+from scipy.stats import qmc
 from torch import Tensor
 
 from seglens.engine.case import Case
 from seglens.engine.perturb import Box, Masks
 from seglens.engine.plan import common, moved
-from seglens.engine.units import UnitMasks
+from seglens.engine.units import UnitMasks, Units
 
 BLOCK = 256  # masks that are drawn at a time
 
@@ -136,6 +137,18 @@ class Exchanged(Masks):
     labels: Tensor
     a: Tensor
     b: Tensor
+
+    @classmethod
+    def sobol(cls, units: Units, points: int, generator: torch.Generator) -> Exchanged:
+        """A and B from the two halves of a scrambled Sobol sequence of ``points`` points."""
+        seed = int(torch.randint(2**31, (1,), generator=generator))
+        sequence = torch.from_numpy(qmc.Sobol(2 * len(units), scramble=True, seed=seed).random(points))
+        return cls(units.labels, *sequence.chunk(2, 1))
+
+    def by_point(self, scores: Tensor) -> Tensor:
+        """Scores (N (d + 2),) as rows of A, B and the exchanged (n, d + 2), of the points that have all of them."""
+        rows = scores.reshape(len(self.a), -1)
+        return rows[~rows.isnan().any(1)]
 
     def __len__(self) -> int:
         """N (d + 2)."""

@@ -109,6 +109,19 @@ class HalvesCourse:
         values, error = self._of(self._halves[0] + self._halves[1])
         return values.cpu(), error.cpu()
 
+    def verdict(self) -> str:
+        """How sure the map is, in words."""
+        text = (
+            f"The maps of the two halves of the masks have a rank correlation of {self.agreement[-1]:.2f}"
+            f"{', which is enough' if self.done else ''}. "
+            f"On average the standard error is {self.error[-1]:.0%} of the largest value."
+        )
+        if not self.map()[0].any():
+            return f"{text} No mask moved the target: the map is zero."
+        if self._stop is not None and not self.done:
+            return f"{text} That is below {self._stop:g}: take more masks before you trust faint parts of the map."
+        return text
+
     def figure(self) -> Figure:
         """The way it settled: per look the agreement of the halves and the standard error."""
         curves = {"rank correlation of the halves": self.agreement, "standard error / largest value": self.error}

@@ -101,6 +101,12 @@ def unit_layers(case: Case, copies: UnitCopies[Masks], columns: Mapping[str, Ten
     return (Layer(told, "signed", change[0].float().cpu().numpy(), f"drop of {case.target.value}"),)
 
 
+def pixel_layers(case: Case, columns: Mapping[str, Tensor], unit: str) -> tuple[Layer, ...]:
+    """Maps over the case's field (*field) at image size: a signed one of the value, then of what it may be wrong by."""
+    shown = {name: case.paste(values).float().numpy() for name, values in columns.items()}
+    return tuple(Layer(n, "heat" if i else "signed", data, unit) for i, (n, data) in enumerate(shown.items()))
+
+
 def unit_table(name: str, units: Units, columns: Mapping[str, Tensor]) -> Table:
     """A table with one row per unit: its number (as in the labels layer), its name, further columns (M,)."""
     own: dict[str, list[Any]] = {"unit": list(range(1, len(units) + 1)), "name": list(units.names)}

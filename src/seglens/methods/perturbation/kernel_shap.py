@@ -2,8 +2,6 @@
 
 from typing import Annotated
 
-from torch import Tensor
-
 from seglens.core.errors import BadParameter
 from seglens.core.explanation import Explanation
 from seglens.core.method import Fidelity
@@ -92,7 +90,7 @@ class KernelShap(ScoredCopies):
         text = (
             f"Kernel SHAP of {case.target.name} over {len(units)} {units.kind} filled with {self.fill}: "
             f"sum = F(x) - F(fill) = {case.clean_score:.4g} - {case.clean_score - course.total:.4g} = "
-            f"{course.total:.4g}. {_sure(course, solved.errors)} The largest share, "
+            f"{course.total:.4g}. {course.verdict(solved.errors)} The largest share, "
             f"{float(solved.values[most]):.4g}, is that of {unit_name(units, most)}."
         )
         return Explanation(layers, (unit_table("Shapley values", units, columns),), tuple(figures), text)
@@ -108,12 +106,3 @@ class KernelShap(ScoredCopies):
                 fix=f"Use samples={2 * units + 2} or more, fewer units, or solver=gaussian-process.",
             )
         return count
-
-
-def _sure(course: ShapleyCourse, errors: Tensor) -> str:
-    if course.exact:
-        return f"Exact: all {course.scored + 1} coalitions were scored."
-    largest = float(errors.max())
-    share = f", {largest / abs(course.total):.1%} of the sum" if course.total else ""
-    how = "Stopped" if course.done else "Estimated"
-    return f"{how} after {course.scored} coalitions; standard errors are at most {largest:.2g}{share}."

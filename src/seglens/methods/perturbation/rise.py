@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from seglens.core.explanation import Explanation, Layer
+from seglens.core.explanation import Explanation
 from seglens.core.method import Fidelity
 from seglens.core.param import Fill, Param
 from seglens.engine.case import Case
@@ -10,7 +10,7 @@ from seglens.engine.perturb import Mixed
 from seglens.engine.scored import ScoredCopies
 from seglens.methods.perturbation._designs import GridMasks
 from seglens.methods.perturbation._estimators import HalvesCourse
-from seglens.methods.perturbation._shared import Agreement
+from seglens.methods.perturbation._shared import Agreement, pixel_layers
 
 Cells = Annotated[int, Param("Cells of the coarse grid along each axis.", ge=2, le=64, quick=5)]
 Keep = Annotated[float, Param("How likely a cell stays visible.", gt=0, lt=1, step=0.05)]
@@ -39,30 +39,19 @@ class Rise(ScoredCopies):
 
     def copies(self, case: Case) -> Mixed[GridMasks]:
         """One per mask."""
-        masks = GridMasks.over(case, self.cells, self.keep, self.samples)
-        return Mixed(case.x, case.fill(self.fill), masks)
+        return Mixed(case.x, case.fill(self.fill), GridMasks.over(case, self.cells, self.keep, self.samples))
 
     def course(self, case: Case, copies: Mixed[GridMasks]) -> HalvesCourse:
-        """Sums over two halves of the masks, until their maps agree."""
+        """Cov(F, m) / Var(m) per pixel, or the mean of F m / p: for two halves of the masks, until their maps agree."""
         keep, zero = (None, case.clean_score) if self.form == "centred" else (self.keep, 0.0)
         return HalvesCourse(copies.masks, keep, zero, self.stop)
 
     def answer(self, case: Case, copies: Mixed[GridMasks], course: HalvesCourse) -> Explanation:
         """A signed map (positive: seeing this raises the target), its standard error, the way it settled."""
         values, error = course.map()
-        unit = f"change of {case.target.value}"
-        layers = (
-            Layer("RISE", "signed", case.paste(values).float().numpy(), unit),
-            Layer("standard error", "heat", case.paste(error).float().numpy(), unit),
-        )
+        layers = pixel_layers(case, {"RISE": values, "standard error": error}, f"change of {case.target.value}")
         text = (
             f"RISE of {case.target.name}: {course.n} of at most {self.samples} masks of {self.cells} cells a side, "
-            f"{self.keep:.0%} of them visible, the rest filled with {self.fill}. The maps of the two halves of the "
-            f"masks have a rank correlation of {course.agreement[-1]:.2f}{', which is enough' if course.done else ''}. "
-            f"On average the standard error is {course.error[-1]:.0%} of the largest value."
+            f"{self.keep:.0%} of them visible, the rest filled with {self.fill}. {course.verdict()}"
         )
-        if not values.any():
-            text += " No mask moved the target: the map is zero."
-        elif self.stop is not None and not course.done:
-            text += f" That is below {self.stop:g}: take more masks before you trust faint parts of the map."
         return Explanation(layers, figures=(course.figure(),), text=text)

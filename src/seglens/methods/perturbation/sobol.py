@@ -2,9 +2,6 @@
 
 from typing import Annotated, Literal
 
-import torch
-from scipy.stats import qmc
-
 from seglens.core.explanation import Explanation, Layer
 from seglens.core.method import Fidelity
 from seglens.core.param import Fill, Param
@@ -36,15 +33,13 @@ class Sobol(ScoredCopies):
     def copies(self, case: Case) -> UnitCopies[Exchanged]:
         """Per point two halves of the sequence, and the first with each cell in turn from the second."""
         units = case.units("grid", (self.cells or {2: 8, 3: 4}[len(case.shape)]) ** len(case.shape))
-        seed = int(torch.randint(2**31, (1,), generator=case.generator()))
-        sequence = torch.from_numpy(qmc.Sobol(2 * len(units), scramble=True, seed=seed).random(self.points))
-        return UnitCopies(case.x, case.fill(self.fill), Exchanged(units.labels, *sequence.chunk(2, 1)), units)
+        masks = Exchanged.sobol(units, self.points, case.generator())
+        return UnitCopies(case.x, case.fill(self.fill), masks, units)
 
     def answer(self, case: Case, copies: UnitCopies[Exchanged], course: Scores) -> Explanation:
         """A heat map of total shares (no sign), the cells with their first-order shares."""
         units = copies.units
-        by_point = course.values.reshape(-1, len(units) + 2)
-        by_point = by_point[~by_point.isnan().any(1)]
+        by_point = copies.masks.by_point(course.values)
         found = shares(by_point)
         layer = Layer("total share of variance", "heat", units.spread(found.total).numpy(), "share of variance")
         columns = {"total share": found.total, "standard error": found.error, "first-order share": found.first}
