@@ -83,7 +83,15 @@ def precision(model: SegmentationModel, run: Run) -> Any:
     return torch.autocast(model.device.type, torch.bfloat16)
 
 
-class Peak(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Watching(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """A mode that sees every operation, and does not bring in the compiler: seconds of imports that nobody needs."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+
+class Peak(Watching):
     """Measures how many bytes the tensors made inside take at most at a time."""
 
     def __init__(self) -> None:

@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakIdKeyDictionary
 
 from seglens.core.errors import MissingNeed
-from seglens.engine.fast import Peak
+from seglens.engine.fast import Peak, Watching
 
 ALIKE = 1e-5
 
@@ -95,7 +95,7 @@ class Replay:
         return bool(torch.isfinite(fast).all()) and float((fast - slow).abs().max()) <= ALIKE * scale
 
 
-class _Record(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Record(Watching):
     """Every operation's answer, in order."""
 
     def __init__(self, x: Tensor) -> None:
@@ -147,7 +147,7 @@ class _Record(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self.answers[number] = tree_map(_hollow, answer)
 
 
-class _Again(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Again(Watching):
     """The same operations again: answered from the record where no change has come to."""
 
     def __init__(self, record: _Record, copies: int) -> None:
