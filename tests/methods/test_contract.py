@@ -131,6 +131,18 @@ def test_batch_of_one_equals_batch_of_eight(name):
 
 
 @every
+def test_short_cuts_change_nothing(name):
+    """Crop, packing, prefix cache and layout against whole images, one after the other."""
+    fast, plain = ask(name, seed=2), ask(name, run=Run(seed=2, plain=True))
+    for a, b in zip(fast.layers, plain.layers, strict=True):
+        one, two = np.asarray(a.data, float), np.asarray(b.data, float)
+        np.testing.assert_allclose(one, two, rtol=0, atol=1e-5 * np.abs(two).max() + 1e-6)
+    evaluations = fast.record.engine.get("evaluations", [])
+    assert all("crop" in e for e in evaluations)
+    assert not any("crop" in e for e in plain.record.engine.get("evaluations", []))
+
+
+@every
 def test_leaves_the_model_and_the_dice_as_they_were(name):
     module = Context().train()
     for parameter in module.parameters():
