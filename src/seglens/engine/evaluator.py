@@ -162,7 +162,8 @@ class Evaluator:
             clean = self._read(replay.clean, how)
 
             def score(start: int, stop: int) -> Scored:
-                logits = replay(change.batch(replay.activation, start, stop))
+                changed = change.batch(replay.activation, start, stop)
+                logits = replay(fast.arranged(changed) if self._layout.arranged and not run.plain else changed)
                 return Scored(torch.arange(start, stop), self._from_clean(self._read(logits, how), clean))
 
             self.run.engine["behind the layer"] = round(replay.share, 3)
