@@ -38,9 +38,10 @@ class Packed:
         if len(fullest) < 2:
             return True
         member = fullest[len(fullest) // 2]
-        copies = torch.cat([self._inside.together(fullest), self._inside.together([member])])
-        logits = self._engine.run_on(copies, self._how.crop)
-        together, alone = logits[:1], logits[1:]
+        # one after the other: two copies at once may be more than the memory that is allowed
+        together, alone = (
+            self._engine.run_on(self._inside.together(group), self._how.crop) for group in (fullest, [member])
+        )
         self._engine.run.cost.forwards += 2
         self._engine.run.cost.images += 2 * self._how.share
         here = at_box(moved(self._how.met[member], self._corner))
