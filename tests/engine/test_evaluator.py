@@ -9,14 +9,16 @@ from torch import nn
 
 import seglens
 from hand import Deep, small_image, wrap
+from seglens.core.boxes import common
 from seglens.core.errors import BadParameter
 from seglens.core.image import Image
 from seglens.core.run import Run
 from seglens.core.target import Border, Box, Object, Painted, Predicted, Target
 from seglens.engine import cache, fast
-from seglens.engine.perturb import Covered, windows
-from seglens.engine.plan import _groups, common
+from seglens.engine.perturb import Covered, Perturbations, windows
+from seglens.engine.plan import _groups
 from seglens.engine.reach import find_reach
+from seglens.engine.resolve import resolve
 from seglens.models.nets.unet import UNet
 from seglens.session import explain, explain_many
 
@@ -139,6 +141,39 @@ def test_a_network_that_hides_its_reach_from_nan_is_found_out_and_said():
     one, plain = both("occlusion", picture(), model, TARGETS["dice"](2), window=9, stride=9)
     same(one, plain)
     assert any("further away" in note for note in one.record.notes)
+
+
+def test_an_author_who_knows_only_boxes_is_cropped_and_packed():
+    class Dark(Perturbations):
+        """No ``within``: whole copies are made, and cut out."""
+
+        def __init__(self, x, places):
+            self.x, self.places = x, places
+
+        def __len__(self):
+            return len(self.places)
+
+        @property
+        def boxes(self):
+            return self.places
+
+        def batch(self, start, stop):
+            return torch.cat([self.together([n]) for n in range(start, stop)])
+
+        def together(self, members):
+            copy = self.x.clone()
+            for n in members:
+                copy[(slice(None), slice(None), *self.places[n])] = 0
+            return copy
+
+    fast, plain = (resolve(picture(), network(), TARGETS["painted"](2), Run(plain=plain)) for plain in (False, True))
+    places = windows((70, 63), 5, 5)
+    torch.testing.assert_close(
+        fast.scores(Dark(fast.x, places)), plain.scores(Dark(plain.x, places)), rtol=0, atol=5e-6
+    )
+    told = fast.run.engine["evaluations"][0]
+    assert told["packed"]
+    assert "crop" in told
 
 
 def test_groups_never_meet_and_miss_nobody():

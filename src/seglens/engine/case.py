@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from seglens.core.boxes import Box, at_box
 from seglens.core.errors import BadParameter
 from seglens.core.image import Image
 from seglens.core.method import Artefact
@@ -20,7 +21,7 @@ from seglens.core.param import FillName, UnitName
 from seglens.core.run import Run
 from seglens.engine import gradients, infill
 from seglens.engine.evaluator import Evaluator, LayerChange
-from seglens.engine.perturb import Box, Covered, Perturbations
+from seglens.engine.perturb import Covered, Perturbations
 from seglens.engine.target import FrozenTarget
 from seglens.engine.units import Units, make_units
 from seglens.models.intake import Intake
@@ -127,7 +128,7 @@ class Case:
         """
         x = self.x if x is None else x
         box = self.evaluator.cheap_field
-        at = (slice(None), slice(None), *box)
+        at = at_box(box)
         out = torch.zeros_like(x)
         part = self.model.within(box, self.shape)
         out[at] = gradients.input_gradient(part, x[at], self.target.within(box), self.run)

@@ -13,12 +13,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from seglens.core.boxes import Box, at_box, common, moved, whole
 from seglens.core.errors import OutOfMemory
 from seglens.core.run import Run
 from seglens.engine import cache, fast, tuning
 from seglens.engine.packing import NotApart, Packed
-from seglens.engine.perturb import Box, Perturbations
-from seglens.engine.plan import ALIKE, Plan, Scored, at_box, common, moved, plan, whole
+from seglens.engine.perturb import Perturbations
+from seglens.engine.plan import ALIKE, Plan, Scored, plan
 from seglens.engine.plan import field as field_of
 from seglens.engine.reach import Reach, TileReach, find_reach, is_known
 from seglens.engine.replay import Replay

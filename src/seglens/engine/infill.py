@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from skimage.restoration import inpaint_biharmonic
 from torch import Tensor
 
+from seglens.core.boxes import Box
 from seglens.core.errors import BadParameter
 from seglens.core.param import FillName
-from seglens.engine.perturb import Box, gaussian_blur
+from seglens.engine.perturb import gaussian_blur
 from seglens.models.intake import Intake
 
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from seglens.core.boxes import around, at_box, common, moved
 from seglens.engine.perturb import Perturbations
-from seglens.engine.plan import ALIKE, Plan, Scored, around, at_box, common, moved
+from seglens.engine.plan import ALIKE, Plan, Scored
 
 if TYPE_CHECKING:
     from seglens.engine.evaluator import Evaluator

@@ -2,34 +2,42 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from seglens.core.boxes import Box, at_box
 from seglens.core.explanation import Table
 
-Box = tuple[slice, ...]
+
+class Batches(ABC):
+    """Tensors, one per copy, that are made when they are needed."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """How many there are."""
+
+    @abstractmethod
+    def batch(self, start: int, stop: int) -> Tensor:
+        """Some of them, (n, C, *space)."""
+
+    def parts(self) -> Iterable[Tensor | str] | None:
+        """What tells these from others, for the cache of scores; ``None``: never cache."""
+        return None
 
 
-class Perturbations:
-    """Perturbed inputs that are made when they are needed.
+class Perturbations(Batches):
+    """Perturbed inputs (n, C, *space).
 
     A subclass has ``__len__`` and :meth:`batch`; the rest lets the engine save work where it can.
     """
-
-    def __len__(self) -> int:
-        """How many there are."""
-        raise NotImplementedError
-
-    def batch(self, start: int, stop: int) -> Tensor:
-        """Some of them, (n, C, *space)."""
-        raise NotImplementedError
 
     def within(self, box: Box) -> Perturbations:
         """The same copies, only their pixels in a box; a subclass makes no more than these."""
@@ -41,24 +49,29 @@ class Perturbations:
         return None
 
     def together(self, members: Sequence[int]) -> Tensor:
-        """Several changes in one copy (1, C, *space); asked only of what has :attr:`boxes`."""
-        raise NotImplementedError
-
-    def parts(self) -> Iterable[Tensor | str] | None:
-        """What tells these copies from others, for the cache of scores; ``None``: never cache."""
-        return None
+        """Several changes in one copy (1, C, *space); what has :attr:`boxes` has this, too."""
+        raise TypeError(f"{type(self).__name__} has boxes and no together()")
 
 
 @dataclass(frozen=True, eq=False)
-class _Part(Perturbations):
-    whole: Perturbations
+class _Cut:
+    """Made whole, then cut out."""
+
+    whole: Any
     box: Box
 
     def __len__(self) -> int:
         return len(self.whole)
 
     def batch(self, start: int, stop: int) -> Tensor:
-        return self.whole.batch(start, stop)[(slice(None), slice(None), *self.box)]
+        part: Tensor = self.whole.batch(start, stop)[at_box(self.box)]
+        return part
+
+
+class _Part(_Cut, Perturbations):
+    def together(self, members: Sequence[int]) -> Tensor:
+        part: Tensor = self.whole.together(members)[at_box(self.box)]
+        return part
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +118,7 @@ class Covered(Perturbations):
 
     def within(self, box: Box) -> Covered:
         """The copies inside a box; windows keep the image's coordinates."""
-        at = (slice(None), slice(None), *box)
+        at = at_box(box)
         fill = self.fill if callable(self.fill) else self.fill[at]
         only = None if self.only is None else self.only[box]
         return replace(self, x=self.x[at], fill=fill, only=only, corner=tuple(s.start for s in box))
@@ -135,36 +148,16 @@ class Covered(Perturbations):
         one[where] = patch if self.only is None else torch.where(self.only[inside], patch, one[where])
 
 
-class Masks:
-    """Soft masks, one per copy, made when they are needed: 1 keeps a pixel, 0 takes it away."""
-
-    def __len__(self) -> int:
-        """How many there are."""
-        raise NotImplementedError
-
-    def batch(self, start: int, stop: int) -> Tensor:
-        """Some of them, (n, 1 or C, *space)."""
-        raise NotImplementedError
+class Masks(Batches):
+    """Soft masks (n, 1 or C, *space), one per copy: 1 keeps a pixel, 0 takes it away."""
 
     def within(self, box: Box) -> Masks:
         """The same masks, only their pixels in a box."""
         return _MaskPart(self, box)
 
-    def parts(self) -> Iterable[Tensor | str] | None:
-        """What tells these masks from others; ``None``: never cache."""
-        return None
 
-
-@dataclass(frozen=True, eq=False)
-class _MaskPart(Masks):
-    whole: Masks
-    box: Box
-
-    def __len__(self) -> int:
-        return len(self.whole)
-
-    def batch(self, start: int, stop: int) -> Tensor:
-        return self.whole.batch(start, stop)[(slice(None), slice(None), *self.box)]
+class _MaskPart(_Cut, Masks):
+    pass
 
 
 M_co = TypeVar("M_co", bound=Masks, covariant=True)
@@ -195,7 +188,7 @@ class Mixed(Perturbations, Generic[M_co]):
 
     def within(self, box: Box) -> Mixed[Masks]:
         """The copies inside a box."""
-        at = (slice(None), slice(None), *box)
+        at = at_box(box)
         return Mixed(self.x[at], self.fill[at], self.masks.within(box))
 
     def parts(self) -> Iterable[Tensor | str] | None:

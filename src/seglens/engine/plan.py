@@ -8,7 +8,8 @@ from math import prod
 
 from torch import Tensor
 
-from seglens.engine.perturb import Box, Perturbations
+from seglens.core.boxes import Box, around, common, whole
+from seglens.engine.perturb import Perturbations
 from seglens.engine.reach import Reach, TileReach
 from seglens.engine.target import FrozenTarget
 
@@ -63,32 +64,6 @@ class Plan:
     def cropped(self) -> bool:
         """Whether less than the image is looked at."""
         return self.share < 1
-
-
-def whole(shape: Sequence[int]) -> Box:
-    """All of an image."""
-    return tuple(slice(0, n) for n in shape)
-
-
-def common(one: Box, other: Box) -> Box | None:
-    """What two boxes share; ``None`` if nothing."""
-    both = tuple(slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(one, other, strict=True))
-    return both if all(s.start < s.stop for s in both) else None
-
-
-def around(boxes: Sequence[Box]) -> Box:
-    """The smallest box that holds all."""
-    return tuple(slice(min(s.start for s in spans), max(s.stop for s in spans)) for spans in zip(*boxes, strict=True))
-
-
-def moved(box: Box, corner: Sequence[int]) -> Box:
-    """A box of the image in the coordinates of a crop that starts at ``corner``."""
-    return tuple(slice(s.start - c, s.stop - c) for s, c in zip(box, corner, strict=True))
-
-
-def at_box(box: Sequence[slice]) -> tuple[slice, ...]:
-    """A box as an index into (N, C, *space)."""
-    return (slice(None), slice(None), *box)
 
 
 def field(

@@ -15,10 +15,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from seglens.core.boxes import Box, around, common
 from seglens.core.errors import SegLensError
 from seglens.core.places import home, write_whole
 from seglens.core.run import Run
-from seglens.engine.perturb import Box
 from seglens.models.segmentation import SegmentationModel, quiet
 from seglens.models.tiled import TiledModel
 
@@ -117,28 +117,17 @@ class TileReach:
 
     def influenced(self, box: Box, shape: tuple[int, ...]) -> Box:
         """The output pixels that may depend on any input pixel of a box."""
-        seen = _around([t.core for t in self.model.grid(shape) if _meet(t.read, box)])
-        return seen if self.inner is None else _both(seen, self.inner.influenced(box, shape))
+        seen = around([t.core for t in self.model.grid(shape) if common(t.read, box)])
+        # the pixel itself is in both
+        return seen if self.inner is None else common(seen, self.inner.influenced(box, shape)) or seen
 
     def needed(self, box: Box, shape: tuple[int, ...]) -> Box:
         """What the tiles read that answer for a box."""
-        return _around([t.read for t in self.model.grid(shape) if _meet(t.core, box)])
+        return around([t.read for t in self.model.grid(shape) if common(t.core, box)])
 
     def aligned(self, box: Box, shape: tuple[int, ...], multiple: int = 1) -> Box:
         """The box itself: it is made of tiles."""
         return box
-
-
-def _meet(one: Box, other: Box) -> bool:
-    return all(a.start < b.stop and b.start < a.stop for a, b in zip(one, other, strict=True))
-
-
-def _both(one: Box, other: Box) -> Box:
-    return tuple(slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(one, other, strict=True))
-
-
-def _around(boxes: list[tuple[slice, ...]]) -> Box:
-    return tuple(slice(min(s.start for s in spans), max(s.stop for s in spans)) for spans in zip(*boxes, strict=True))
 
 
 def find_reach(model: SegmentationModel, run: Run | None = None) -> Reach | TileReach | None:

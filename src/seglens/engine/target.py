@@ -18,13 +18,13 @@ from scipy import ndimage
 from skimage import measure
 from torch import Tensor
 
+from seglens.core.boxes import Box, at_box, whole
 from seglens.core.errors import ImageMismatch, NoSuchRegion
 from seglens.core.target import Border, Object, Painted, Point, Predicted, Region, Target, Value
 from seglens.core.target import Box as TargetBox
 from seglens.models.spec import ModelSpec
 
 Labels = NDArray[Any]
-Box = tuple[slice, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +76,7 @@ class FrozenTarget:
     def box(self) -> Box:
         """The pixels on which the number depends, as a box: that of the region, or everything."""
         if self.live or self.value == "dice":
-            return tuple(slice(0, n) for n in self.weights.shape)
+            return whole(self.weights.shape)
         seen = [axis.nonzero().flatten() for axis in _shadows(self.weights != 0)]
         return tuple(slice(int(s[0]), int(s[-1]) + 1) for s in seen)
 
@@ -115,7 +115,7 @@ class FrozenTarget:
     def __call__(self, logits: Tensor) -> Tensor:
         """One number per sample, (N, K, *space) to (N,)."""
         at = self.box
-        return self.combine(self.sums(logits[(slice(None), slice(None), *at)], at)).to(logits.dtype)
+        return self.combine(self.sums(logits[at_box(at)], at)).to(logits.dtype)
 
     @cached_property
     def key(self) -> bytes:

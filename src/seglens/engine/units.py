@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from skimage.segmentation import slic
 from torch import Tensor
 
+from seglens.core.boxes import Box
 from seglens.core.errors import MissingNeed, NoSuchRegion
 from seglens.core.param import UnitName
-from seglens.engine.perturb import Box, Masks
+from seglens.engine.perturb import Masks
 from seglens.engine.target import objects
 
 if TYPE_CHECKING:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from seglens.core.boxes import at_box, moved
 from seglens.models.predict import make_grid
 from seglens.models.segmentation import SegmentationModel
 from seglens.models.tiles import Grid, Tile, ramp
@@ -64,9 +66,9 @@ class TiledModel(SegmentationModel):
         """Tiles one after the other, joined by their weights."""
         out = x.new_full((len(x), len(self.spec.classes), *x.shape[2:]), NOTHING)
         for tile, weights in tiles:
-            part = self.whole.logits(x[_at(tile.read)]).log_softmax(1)[_at(tile.inner)]
+            part = self.whole.logits(x[at_box(tile.read)]).log_softmax(1)[at_box(tile.inner)]
             weighted = part + torch.as_tensor(weights).to(x).log()
-            where = _at(tile.core)
+            where = at_box(tile.core)
             # a copy of what stood there: a gradient may need it after the next tile has written over it
             out[where] = torch.logaddexp(out[where].clone(), weighted)
         return out
@@ -86,11 +88,4 @@ class _Part(SegmentationModel):
 
 
 def _shifted(tile: Tile, corner: Sequence[int]) -> Tile:
-    def moved(box: tuple[slice, ...]) -> tuple[slice, ...]:
-        return tuple(slice(s.start - c, s.stop - c) for s, c in zip(box, corner, strict=True))
-
-    return Tile(moved(tile.read), moved(tile.core), tile.first, tile.last)
-
-
-def _at(box: Sequence[slice]) -> tuple[slice, ...]:
-    return (slice(None), slice(None), *box)
+    return replace(tile, read=moved(tile.read, corner), core=moved(tile.core, corner))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from seglens.core.boxes import at_box
 from seglens.core.explanation import Table
 from seglens.engine import optimise
 from seglens.engine.case import Case
@@ -50,7 +51,7 @@ class Context:
             per_cell: λ is paid per cell; else for the mask as a whole.
             copies, noise: noisy copies per step; deviation of what is added to the baseline, in the image's own.
         """
-        at = (slice(None), slice(None), *case.field)
+        at = at_box(case.field)
         self.case, self.x, self.fills = case, case.x[at], fills[at]
         self.target = case.target.within(case.field)
         self.weights = self.target.weights.to(self.x)

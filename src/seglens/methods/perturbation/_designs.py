@@ -10,9 +10,9 @@ import torch
 from scipy.stats import qmc
 from torch import Tensor
 
+from seglens.core.boxes import Box, at_box, common, moved, whole
 from seglens.engine.case import Case
-from seglens.engine.perturb import Box, Masks
-from seglens.engine.plan import common, moved
+from seglens.engine.perturb import Masks
 from seglens.engine.units import UnitMasks, Units
 
 BLOCK = 256  # masks that are drawn at a time
@@ -51,8 +51,7 @@ class GridMasks(Masks):
         per_axis = tuple(min(cells, n) for n in sizes)
         seeds = torch.randint(2**62, (ceil(count / BLOCK),), generator=case.generator())
         lines = tuple(_line(n, c).to(case.x.device) for n, c in zip(sizes, per_axis, strict=True))
-        everything = tuple(slice(0, n) for n in case.shape)
-        return cls(case.field, per_axis, keep, seeds, lines, count, everything)
+        return cls(case.field, per_axis, keep, seeds, lines, count, whole(case.shape))
 
     def __len__(self) -> int:
         """How many there are."""
@@ -70,7 +69,7 @@ class GridMasks(Masks):
             return made[:, None]
         out = made.new_ones(n, 1, *sizes)
         here = moved(inside, [s.start for s in self.seen])
-        out[(slice(None), slice(None), *here)] = made[:, None]
+        out[at_box(here)] = made[:, None]
         return out
 
     def within(self, box: Box) -> GridMasks:

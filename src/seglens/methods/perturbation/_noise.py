@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from seglens.core.boxes import Box
+from seglens.core.boxes import whole as all_of
 from seglens.core.errors import Cancelled
 from seglens.core.method import Artefact
 from seglens.engine import optimise
 from seglens.engine.artefacts import Store
 from seglens.engine.case import Case
 from seglens.engine.fast import arranged
-from seglens.engine.perturb import Box
 from seglens.engine.target import FrozenTarget
 from seglens.models.intake import check_fits, fit_intake, read_plain
 from seglens.models.nets.unet import UNet
@@ -161,7 +162,7 @@ def lessons(case: Case, whole: bool) -> list[Lesson]:
 
 def extent(case: Case, whole: bool) -> Box:
     """Where noise can matter: everywhere, or the field of the target."""
-    return tuple(slice(0, n) for n in case.shape) if whole else case.field
+    return all_of(case.shape) if whole else case.field
 
 
 def _lesson(x: Tensor, y: Tensor, w: Tensor) -> Lesson:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from seglens.core.boxes import Box, at_box
 from seglens.core.explanation import Explanation, Figure, Layer, Table
 from seglens.core.method import Artefact
 from seglens.engine.case import Case
-from seglens.engine.perturb import Box
 from seglens.methods.perturbation._noise import noise_logits
 from seglens.models.nets.unet import UNet
 
@@ -21,7 +21,7 @@ HALF = SHARES.index(0.5)
 def tolerance(case: Case, net: UNet, box: Box) -> Tensor:
     """Logits of B (*space) in a box; far above 0 around it, where noise cannot matter."""
     with torch.inference_mode():
-        inside = noise_logits(net.eval(), case.x[(slice(None), slice(None), *box)])[0, 0].clone()
+        inside = noise_logits(net.eval(), case.x[at_box(box)])[0, 0].clone()
     around = torch.full(case.shape, 30.0, device=inside.device)
     around[box] = inside
     return around

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from seglens.core.boxes import Box
 from seglens.core.errors import NoSuchRegion
 from seglens.core.explanation import Figure, Layer, Table
 from seglens.core.param import FillName, Param
 from seglens.engine.case import Case
-from seglens.engine.perturb import Box, Masks, Mixed, windows
+from seglens.engine.perturb import Masks, Mixed, windows
 from seglens.engine.units import UnitMasks, Units
 
 Where = Annotated[
