@@ -7,9 +7,11 @@ import json
 import pytest
 import torch
 
+from hand import spec
 from seglens.core.errors import BadParameter, UnknownName
+from seglens.engine.reach import measure_reach
 from seglens.models.nets import NETWORKS, build_network
-from seglens.training.export import measure_reach
+from seglens.models.segmentation import SegmentationModel
 
 
 @pytest.mark.parametrize(("dims", "space"), [(2, (32, 48)), (3, (8, 16, 8))])
@@ -31,17 +33,21 @@ def test_layers_have_names_to_choose_from() -> None:
     assert names == {"encoder", "pool", "bottleneck", "decoder", "head"}
 
 
+def hand(network, divisor: int, dims: int = 2) -> SegmentationModel:
+    return SegmentationModel(network, spec(divisor=divisor, dims=dims))
+
+
 @pytest.mark.parametrize("dims", [2, 3])
 def test_the_reach_is_finite_and_exact(dims: int) -> None:
     network = build_network("unet", {"in_channels": 1, "out_channels": 2, "features": [2, 3], "dims": dims})
     # By hand: two convolutions (2), pooling and unpooling (1), two below (4), two above (2).
-    assert measure_reach(network, 1, 2, dims=dims) == 9
+    assert measure_reach(hand(network, 2, dims)).widest == 9
     assert network.training
 
 
 def test_nothing_outside_the_reach_changes() -> None:
     network = build_network("unet", {"in_channels": 1, "out_channels": 2, "features": [2, 3, 4]}).eval()
-    reach = measure_reach(network, 1, 4)
+    reach = measure_reach(hand(network, 4)).widest
     x = torch.randn(1, 1, 128, 128)
     y = x.clone()
     y[..., 60, 60] += 10

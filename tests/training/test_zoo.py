@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from seglens.core.run import Run
+from seglens.engine.reach import measure_reach
 from seglens.models.loaders import load_model
 from seglens.models.spec import ModelSpec
 from seglens.training import RECIPES
 from seglens.training.data import read_folder
 from seglens.training.evaluate import predict, score, shortcut_rates
-from seglens.training.export import measure_reach
 
 ZOO = Path(str(files("seglens"))) / "models" / "zoo"
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -35,7 +35,7 @@ def test_a_zoo_folder_is_complete_and_agrees_with_itself(name: str) -> None:
     model = load_model(here)
     assert model.spec.sha256 == hashlib.sha256(weights.read_bytes()).hexdigest()
     assert sum(p.numel() for p in model.module.parameters()) <= 2_000_000
-    assert measure_reach(model.module, len(model.spec.channels), model.spec.divisor) == model.spec.reach
+    assert measure_reach(model).widest == model.spec.reach
     assert min(model.spec.halo or (0,)) >= (model.spec.reach or 0)
     expected = RECIPES[name].spec
     finished = ("divisor", "min_size", "reach", "halo", "sha256")

@@ -14,14 +14,15 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from seglens.core.errors import BadParameter
+from seglens.core.errors import BadParameter, ModelMismatch
 from seglens.core.run import Run
+from seglens.engine.reach import measure_reach
 from seglens.models.nets import build_network
 from seglens.models.segmentation import SegmentationModel
 from seglens.models.spec import ModelSpec
 from seglens.training.data import Sample, draw, drawn_names, find_pairs, read_folder, split_names
 from seglens.training.evaluate import score, shortcut_rates
-from seglens.training.export import TRAINING, measure_reach, save_model, versions, write_json
+from seglens.training.export import TRAINING, save_model, versions, write_json
 from seglens.training.recipes import Recipe, find_recipe
 
 Shares = dict[str, list[Sample]]
@@ -138,9 +139,15 @@ def _silent() -> Iterator[None]:
 def _finished_spec(network: nn.Module, recipe: Recipe) -> ModelSpec:
     """The recipe's spec with what only the network knows: divisor, reach, and the context that a tile needs."""
     divisor = _divisor(network)
-    reach = measure_reach(network, len(recipe.spec.channels), divisor, dims=recipe.spec.ndim)
-    halo = -(-reach // divisor) * divisor
-    return recipe.spec.with_(divisor=divisor, reach=reach, halo=(halo,) * recipe.spec.ndim)
+    spec = recipe.spec.with_(divisor=divisor)
+    reach = measure_reach(SegmentationModel(network, spec))
+    if reach is None:
+        raise ModelMismatch(
+            "One pixel influences nearly the whole image.",
+            fix="Train a network without global pooling, attention and instance norm, or with fewer levels.",
+        )
+    halo = -(-reach.widest // divisor) * divisor
+    return spec.with_(reach=reach.widest, halo=(halo,) * spec.ndim)
 
 
 def _test(
