@@ -1,9 +1,12 @@
-"""Where SegLens keeps what belongs to the person and not to a project: remembered trust, settings."""
+"""Where SegLens keeps what belongs to the person and not to a project: remembered trust, settings, measurements."""
 
 from __future__ import annotations
 
+import json
 import os
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from platformdirs import user_data_dir
 
@@ -43,3 +46,23 @@ def write_whole(path: Path, text: str) -> None:
             f"{path} cannot be written: {error.strerror}.",
             fix="Free some space, or set SEGLENS_HOME to a folder that you may write.",
         ) from error
+
+
+def recall(shelf: str, key: str) -> Any:
+    """Plain data that :func:`remember` kept.
+
+    Raises:
+        KeyError: nothing is there, or it cannot be read.
+    """
+    try:
+        return json.loads((home() / shelf / f"{key}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, BadParameter) as error:
+        raise KeyError(key) from error
+
+
+def remember(shelf: str, key: str, data: Any) -> None:
+    """Keep plain data for the next time; where nothing can be written, it is found out anew then."""
+    with suppress(OSError, BadParameter):
+        folder = home() / shelf
+        folder.mkdir(exist_ok=True)
+        write_whole(folder / f"{key}.json", json.dumps(data))

@@ -102,6 +102,11 @@ class Case:
         """
         return self.evaluator.field
 
+    @property
+    def local(self) -> SegmentationModel:
+        """What answers for the :attr:`field` alone as the model does for the whole; in tiles, the same tiles."""
+        return self.model.within(self.field, self.shape)
+
     def scores(self, perturbations: Perturbations, text: str = "evaluations") -> Tensor:
         """The target's number for every perturbed copy (N,), float64 on the CPU."""
         return self.evaluator.scores(perturbations, text)[:, self._column]
@@ -114,12 +119,12 @@ class Case:
         for scored in self.evaluator.steps(perturbations, text):
             yield scored.index, scored.scores[:, self._column]
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits (N, K, *space) of input (N, C, *space), without gradients."""
+    def forward(self, x: Tensor, model: SegmentationModel | None = None) -> Tensor:
+        """Logits (N, K, *space) of input (N, C, *space), without gradients; of a crop with :attr:`local`."""
         self.run.check()
         self.run.cost.forwards += len(x)
         with gradients.guarded(self.model), torch.inference_mode():
-            return self.model.logits(x.to(self.model.device))
+            return (model or self.model).logits(x.to(self.model.device))
 
     def gradient(self, x: Tensor | None = None) -> Tensor:
         """Gradient of the target with respect to the input (N, C, *space); the clean one by default.

@@ -130,7 +130,14 @@ class Evaluator:
     def seconds(self) -> float:
         """How long one forward pass of the whole image takes here, as copies are scored; measured on the field."""
         shape = tuple(s.stop - s.start for s in self.field)
-        key = (self.model.fingerprint(), str(self.model.device), shape, torch.get_num_threads(), self.run.precision)
+        key = (
+            self.model.fingerprint(),
+            self.model.variant,
+            str(self.model.device),
+            shape,
+            torch.get_num_threads(),
+            self.run.precision,
+        )
         if key not in _SECONDS:
             x = self.x[at_box(self.field)]
             with fast.kept_memory(), torch.inference_mode():
@@ -155,8 +162,10 @@ class Evaluator:
         with fast.kept_memory(), torch.inference_mode():
             run.check()
             replay = Replay(lambda x: self.run_on(x, crop), module, self.x[at_box(crop)], trust=not run.plain)
-            run.cost.forwards += 2
-            run.cost.images += 2 * how.share
+            run.cost.forwards += replay.forwards
+            run.cost.images += replay.forwards * how.share
+            if run.precision != "full" and not run.plain:
+                self._tell_error(replay.clean, how)
             if not replay.exact and not run.plain:
                 run.note("What lies before the layer cannot be kept apart, so the whole network runs each time.")
 
@@ -228,7 +237,9 @@ class Evaluator:
             with fast.precision(self.model, self.run):
                 return self.model.within(how.crop, self.shape).logits(x)
 
+        before = self.run.cost.forwards
         self._layout = tuning.choose(self.model, logits, self.x[at_box(how.crop)], peak, how.passes, self.run)
+        self.run.cost.images += (self.run.cost.forwards - before) * how.share
         return self._layout
 
     def _scorer(self, inside: Perturbations, how: Plan) -> tuple[Callable[[int, int], Scored], int]:

@@ -7,21 +7,19 @@ that cannot meet share a forward pass).
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from seglens.core.boxes import Box, around, common
-from seglens.core.errors import SegLensError
-from seglens.core.places import home, write_whole
+from seglens.core.places import recall, remember
 from seglens.core.run import Run
 from seglens.models.segmentation import SegmentationModel, quiet
 from seglens.models.tiled import TiledModel
 
+SHELF = "reach"
 LARGEST = 2**18  # pixels of the picture that is sent through; a reach that does not fit saves hardly anything
 STEPS = 7  # periods that are tried: the divisor, twice as much, …
 ALIKE = 1e-5  # of the largest logit
@@ -147,34 +145,24 @@ def find_reach(model: SegmentationModel, run: Run | None = None) -> Reach | Tile
     key = f"{model.fingerprint()}-{model.spec.ndim}"
     if key not in _KNOWN:
         try:
-            told = json.loads(_file(key).read_text(encoding="utf-8"))
+            told = recall(SHELF, key)
             _KNOWN[key] = None if told is None else Reach(*(tuple(map(tuple, told[k])) for k in ("before", "after")))
-        except (OSError, ValueError, KeyError, TypeError, SegLensError):
+        except (KeyError, TypeError):
             _KNOWN[key] = known = measure_reach(model, run)
-            told = None if known is None else {"before": known.before, "after": known.after}
-            _remember(_file(key), json.dumps(told))
+            remember(SHELF, key, None if known is None else {"before": known.before, "after": known.after})
     return _KNOWN[key]
 
 
 def is_known(model: SegmentationModel) -> bool:
     """Whether the reach of a model has been measured, here or earlier."""
     key = f"{model.fingerprint()}-{model.spec.ndim}"
+    if key in _KNOWN:
+        return True
     try:
-        return key in _KNOWN or _file(key).exists()
-    except SegLensError:
+        recall(SHELF, key)
+    except KeyError:
         return False
-
-
-def _file(key: str) -> Path:
-    return home() / "reach" / f"{key}.json"
-
-
-def _remember(file: Path, text: str) -> None:
-    try:
-        file.parent.mkdir(exist_ok=True)
-        write_whole(file, text)
-    except (OSError, SegLensError):
-        return  # measured again next time
+    return True
 
 
 def measure_reach(model: SegmentationModel, run: Run | None = None) -> Reach | None:

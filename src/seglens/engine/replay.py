@@ -19,8 +19,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from seglens.core.errors import MissingNeed
 from seglens.engine.fast import Peak, Watching
-
-ALIKE = 1e-5
+from seglens.engine.plan import ALIKE
 
 Network = Callable[[Tensor], Tensor]
 
@@ -39,6 +38,7 @@ class Replay:
         share: the part of the network's multiplications that lies behind the layer.
         bytes: what one copy takes on its way through the network, at most.
         exact: whether the record could be used; else everything is computed again each time.
+        forwards: copies that were sent through to make and to check the record.
 
     Raises:
         MissingNeed: the layer is never called, or returns no tensor.
@@ -56,7 +56,7 @@ class Replay:
                 "The network does not call this layer, or the layer returns no tensor.", fix="Choose another layer."
             )
         self.activation = seen[-1]
-        self.share, self.exact = 1.0, True
+        self.share, self.exact, self.forwards = 1.0, True, 5 if trust else 1
         self.exact = trust and self._holds()
         if not self.exact:
             self._record, self.share = _Record(x), 1.0

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import platform
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from seglens.core.errors import SegLensError
-from seglens.core.places import home, write_whole
+from seglens.core.places import recall, remember
 from seglens.core.run import Run
 from seglens.engine import fast
 from seglens.models.device import is_out_of_memory
 from seglens.models.segmentation import SegmentationModel
 
+SHELF = "speed"
 MANY = 64  # passes from which measuring pays
 LARGE = 128 * 128  # pixels of one copy from which it does
 
@@ -60,8 +58,8 @@ def choose(
         return usual
     key = _key(model, x, run)
     if key not in _known:
-        _known[key] = _remembered(key) or _measured(logits, x, usual.batch, run)
-        _remember(key, _known[key])
+        _known[key] = _recalled(key) or _measured(logits, x, usual.batch, run)
+        remember(SHELF, key, asdict(_known[key]))
     known = _known[key]
     return Setting(known.arranged, min(known.batch, usual.batch))
 
@@ -93,20 +91,8 @@ def _key(model: SegmentationModel, x: Tensor, run: Run) -> str:
     return hashlib.sha256(told.encode()).hexdigest()
 
 
-def _file(key: str) -> Path:
-    return home() / "speed" / f"{key}.json"
-
-
-def _remembered(key: str) -> Setting | None:
+def _recalled(key: str) -> Setting | None:
     try:
-        return Setting(**json.loads(_file(key).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, SegLensError):
+        return Setting(**recall(SHELF, key))
+    except (KeyError, TypeError):
         return None
-
-
-def _remember(key: str, setting: Setting) -> None:
-    try:
-        _file(key).parent.mkdir(exist_ok=True)
-        write_whole(_file(key), json.dumps(asdict(setting)))
-    except (OSError, SegLensError):
-        return  # measured again next time

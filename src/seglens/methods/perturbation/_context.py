@@ -93,7 +93,7 @@ class Context:
         fills = self.fills[rows]
         if self.noise > 0:
             fills = fills + self._drawn[start:stop].to(fills) * self.x.std()
-        logits = optimise.logits(self.case.model, self.pictures(masks[rows], fills), self.case.run)
+        logits = optimise.logits(self.case.local, self.pictures(masks[rows], fills), self.case.run)
         return self.price(masks[rows]) + self.hinge(logits)
 
     def price(self, masks: Tensor) -> Tensor:
@@ -112,7 +112,7 @@ class Context:
         size = optimise.chunk(self.case, self.pixels)
         for start in range(0, len(masks), size):
             some = slice(start, start + size)
-            logits = self.case.forward(self.pictures(masks[some], self.fills[some]))
+            logits = self.case.forward(self.pictures(masks[some], self.fills[some]), self.case.local)
             losses.append(self.price(masks[some]) + self.hinge(logits))
             scores.append(self.target(logits))
         return torch.cat(losses).double().cpu(), torch.cat(scores).double().cpu()
