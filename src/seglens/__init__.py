@@ -28,6 +28,7 @@ _WHERE = {
     "each_object": "seglens.session",
     "estimate": "seglens.session",
     "explain": "seglens.session",
+    "explain_each": "seglens.session",
     "explain_many": "seglens.session",
     "load_model": "seglens.models.loaders",
     "open_image": "seglens.core.files",

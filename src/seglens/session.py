@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import importlib
-import platform
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,22 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from seglens import __version__
 from seglens.core.catalogue import METHODS
 from seglens.core.errors import BadParameter
-from seglens.core.explanation import Explanation, Layer, Record
+from seglens.core.explanation import Explanation, Layer
 from seglens.core.image import Image
 from seglens.core.method import Method
 from seglens.core.rerun import as_cli, as_python
 from seglens.core.run import Run
 from seglens.core.target import Object, Predicted, Target
 from seglens.engine.artefacts import prepared
-from seglens.engine.case import Case
 from seglens.engine.compare import disagreement
 from seglens.engine.evaluator import Evaluator
+from seglens.engine.record import record
 from seglens.engine.resolve import resolve
 from seglens.engine.target import freeze, objects
 from seglens.models.predict import Piece, predict
@@ -36,7 +31,7 @@ from seglens.models.tiled import TiledModel
 
 __all__ = [
     "Estimate", "Piece", "Segmentation", "as_cli", "as_python", "compare_fills", "each_object", "estimate", "explain",
-    "explain_many", "segment", "segment_steps",
+    "explain_each", "explain_many", "segment", "segment_steps",
 ]  # fmt: skip
 
 
@@ -157,7 +152,7 @@ def explain(
     """
     run, target = run or Run(), target or Target()
     recipe = METHODS[method].from_values(parameters) if isinstance(method, str) else method
-    model = model if tile is None else TiledModel(model, tile)
+    model = _tiled(model, tile)
     start = time.perf_counter()
     with quiet(model.module):
         case = resolve(
@@ -165,62 +160,75 @@ def explain(
             method=recipe, reference=reference, annotation=annotation, second_model=second_model,
         )  # fmt: skip
         answer = recipe.run(prepared(recipe, case))
-    asked: dict[str, Any] = {} if tile is None else {"tile": tile}
-    if annotation is not None:
-        asked["annotation"] = annotation_source or "MASK"
-    made = record(recipe, case, target, time.perf_counter() - start)
-    return answer.with_record(replace(made, asked=made.asked | asked))
+    seconds, drawn = time.perf_counter() - start, _drawn(annotation, annotation_source)
+    return answer.with_record(record(recipe, case, target, seconds, tile=tile, annotation=drawn))
 
 
-def explain_many(
+def explain_each(
     method: str | Method,
     image: Image,
     model: SegmentationModel,
     targets: Sequence[Target],
     *,
     run: Run | None = None,
+    annotation: NDArray[Any] | None = None,
+    annotation_source: str = "",
+    tile: int | None = None,
     **parameters: Any,
-) -> list[Explanation]:
-    """Ask one method about many targets (fifty cells, every class) of one image.
+) -> Iterator[Explanation]:
+    """Ask one method about many targets (fifty cells, every class) of one image; the answers come one by one.
 
     A perturbed copy is scored for all of them at once, so many cost about as much as one, wherever the copies do
-    not depend on the target.
+    not depend on the target. Targets whose regions do not fit into ``run.memory`` together are asked in turns.
 
     Raises:
         SegLensError: as :func:`explain`.
     """
     run = run or Run()
     recipe = METHODS[method].from_values(parameters) if isinstance(method, str) else method
-    answers = []
+    model, drawn = _tiled(model, tile), _drawn(annotation, annotation_source)
     with quiet(model.module):
-        first = resolve(image, model, targets[0], run, method=recipe)
+        first = resolve(image, model, targets[0], run, method=recipe, annotation=annotation)
         labels = first.labels
-        frozen = (first.target, *(freeze(t, first.logits, model.spec, labels) for t in targets[1:]))
-        shared = Evaluator(model, first.x, first.logits, frozen, run)
-        for target, one in zip(targets, frozen, strict=True):
-            start = time.perf_counter()
-            case = replace(first, target=one, shared=shared)
-            recipe.check(case)
-            answer = recipe.run(prepared(recipe, case))
-            answers.append(answer.with_record(record(recipe, case, target, time.perf_counter() - start)))
-    return answers
+        turn = max(1, run.memory // first.target.weights.nbytes)
+        for begin in range(0, len(targets), turn):
+            some = targets[begin : begin + turn]
+            frozen = tuple(freeze(t, first.logits, model.spec, labels) for t in some)
+            shared = Evaluator(model, first.x, first.logits, frozen, run)
+            for target, one in zip(some, frozen, strict=True):
+                start = time.perf_counter()
+                case = replace(first, target=one, shared=shared)
+                recipe.check(case)
+                answer = recipe.run(prepared(recipe, case))
+                seconds = time.perf_counter() - start
+                yield answer.with_record(record(recipe, case, target, seconds, tile=tile, annotation=drawn))
 
 
-def each_object(image: Image, model: SegmentationModel, like: Target, *, run: Run | None = None) -> list[Target]:
-    """A target for every predicted object, for :func:`explain_many`; one forward pass.
+def explain_many(
+    method: str | Method, image: Image, model: SegmentationModel, targets: Sequence[Target], **more: Any
+) -> list[Explanation]:
+    """All answers of :func:`explain_each`."""
+    return list(explain_each(method, image, model, targets, **more))
+
+
+def each_object(
+    image: Image, model: SegmentationModel, like: Target, *, run: Run | None = None, tile: int | None = None
+) -> list[Target]:
+    """A target for every predicted object, for :func:`explain_each`; one forward pass.
 
     Args:
         image: a view whose axes are the model's (and channels).
         model: the model.
         like: class (``None``: objects of every class, each asked as its own), value and reduction.
         run: cancel.
+        tile: as in :func:`explain`.
 
     Raises:
         NoSuchRegion: the model finds no such object.
         SegLensError: as :func:`explain`.
     """
     with quiet(model.module):
-        case = resolve(image, model, Target(like.of_class, Predicted()), run or Run())
+        case = resolve(image, _tiled(model, tile), Target(like.of_class, Predicted()), run or Run())
     numbered = objects(case.labels)
     wanted = numbered > 0 if like.of_class is None else case.labels == case.target.index
     found = [int(n) for n in np.unique(numbered[wanted]) if n > 0]
@@ -284,6 +292,7 @@ def compare_fills(
     run: Run | None = None,
     annotation: NDArray[Any] | None = None,
     annotation_source: str = "",
+    tile: int | None = None,
     **parameters: Any,
 ) -> Explanation:
     """Ask one method with several fills: where the maps differ, the answer depends on the fill and not on the image.
@@ -303,84 +312,30 @@ def compare_fills(
         )
     start = time.perf_counter()
     maps: dict[str, Layer] = {}
+    refused: BadParameter | None = None
     with quiet(model.module):
-        case = resolve(image, model, target, run, method=recipe, annotation=annotation)
+        case = resolve(image, _tiled(model, tile), target, run, method=recipe, annotation=annotation)
         for fill in fills:
             one = type(recipe).from_values(recipe.values() | {"fill": fill})
             try:
                 maps[fill] = one.run(prepared(one, case)).map
             except BadParameter as error:
+                refused = error
                 run.note(f"Left out: {error.what}")
-    made = record(recipe, case, target, time.perf_counter() - start)
-    asked = made.asked | {"compare-fills": True}
-    if annotation is not None:
-        asked["annotation"] = annotation_source or "MASK"
-    return disagreement(recipe.title, maps).with_record(replace(made, asked=asked))
+    if refused is not None and not maps:
+        raise refused
+    seconds, drawn = time.perf_counter() - start, _drawn(annotation, annotation_source)
+    told = record(recipe, case, target, seconds, compare_fills=True, tile=tile, annotation=drawn)
+    return disagreement(recipe.title, maps).with_record(told)
 
 
-def record(method: Method, case: Case, target: Target, seconds: float) -> Record:
-    """What is needed to run it again."""
-    image, spec = case.image, case.model.spec
-    told = target.describe()
-    told["resolved"] = {"class": case.target.name, "pixels": case.target.pixels, "score": case.clean_score}
-    return Record(
-        method=method.name,
-        parameters=method.values(),
-        target=told,
-        model={
-            "name": spec.name,
-            "source": case.model.source,
-            "options": case.model.options,
-            "sha256": case.model.fingerprint(),
-        },
-        image=_image_record(image, spec.axes),
-        seed=case.run.seed,
-        versions=_versions(),
-        device=str(case.model.device),
-        cost=_cost(case),
-        seconds=round(seconds, 3),
-        notes=list(case.run.notes),
-        engine=dict(case.run.engine),
-        asked={} if case.run.precision == "full" else {"precision": case.run.precision},
-        fidelity=str(method.fidelity),
-        cite=method.cite,
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    )
+def _tiled(model: SegmentationModel, tile: int | None) -> SegmentationModel:
+    return model if tile is None else TiledModel(model, tile)
 
 
-def _cost(case: Case) -> dict[str, Any]:
-    cost = case.run.cost
-    told: dict[str, Any] = {"forwards": cost.forwards, "backwards": cost.backwards}
-    if cost.plain:
-        told |= {"forwards of a plain loop": cost.plain, "in forwards of the whole image": round(cost.images, 2)}
-    return told
-
-
-def _image_record(image: Image, space: str) -> dict[str, Any]:
-    parts = dict(zip(image.axes, image.index, strict=True))
-    full = dict(zip(image.axes, image.data.shape, strict=True))
-    crop = {
-        a: f"{p.start}:{p.stop}" for a, p in parts.items() if isinstance(p, slice) and (p.start, p.stop) != (0, full[a])
-    }
-    return {
-        "name": image.name,
-        "source": image.source,
-        "axes": image.axes,
-        "shape": list(image.data.shape),
-        "select": {a: p for a, p in parts.items() if not isinstance(p, slice)},
-        "crop": crop,
-        "channels": list(image.channels) if image.channels else None,
-        "pixel_size": list(image.scale(space)),
-        "unit": image.unit,
-        "sha256": image.fingerprint(),
-    }
-
-
-def _versions() -> dict[str, str]:
-    seen = {"seglens": __version__, "python": platform.python_version(), "torch": str(torch.__version__)}
-    for name in ("numpy", "scipy", "skimage"):
-        seen[name] = str(importlib.import_module(name).__version__)
-    return seen
+def _drawn(annotation: NDArray[Any] | None, source: str) -> str:
+    """What the record calls an annotation; one that never was a file stands as ``MASK``."""
+    return "" if annotation is None else source or "MASK"
 
 
 def _array(out: Path | None, name: str, shape: tuple[int, ...], dtype: type) -> Any:

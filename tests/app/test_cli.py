@@ -374,3 +374,31 @@ def test_each_object_is_answered_in_one_run(tmp_path: Path) -> None:
     single = load_explanation(tmp_path / "alone")
     np.testing.assert_allclose(together.map.data, single.map.data, atol=1e-5)
     assert together.text == single.text
+
+
+def test_each_object_hears_the_other_options(tmp_path: Path) -> None:
+    common = ["--class", "cell", "--each-object", "--window", "8", "--stride", "8"]
+    result = ask(tmp_path, *common, "--tile", "16", method="occlusion")
+    assert result.exit_code == 0, result.output
+    told = load_explanation(tmp_path / "out" / "object-0001").record
+    assert told is not None
+    assert told.asked == {"tile": 16}
+    for more in (["--compare-fills"], ["--object", "1"]):
+        (tmp_path / more[0]).mkdir()
+        refused = ask(tmp_path / more[0], *common, *more, method="occlusion")
+        assert refused.exit_code == 2
+        assert "given together" in refused.output
+
+
+def test_a_comparison_of_fills_that_all_refuse_is_one_sentence(tmp_path: Path) -> None:
+    words = ["--class", "cell", "--compare-fills", "--solver", "least-squares", "--samples", "8"]
+    result = ask(tmp_path, *words, method="kernel-shap")
+    assert result.exit_code == 2
+    assert result.output.count("Least squares cannot tell") == 1 + result.output.count("Left out")
+    assert "Traceback" not in result.output
+
+
+def test_a_preview_that_nothing_heard_says_so(tmp_path: Path) -> None:
+    result = ask(tmp_path, "--class", "cell", "--precision", "bf16", method="vanilla-gradient")
+    assert result.exit_code == 0, result.output
+    assert any("full precision" in note for note in record(tmp_path).notes)

@@ -240,6 +240,25 @@ def test_preview_in_half_precision_tells_its_error():
     assert 0 < error < 4 * told["logit error"]
 
 
+def test_a_layer_s_preview_tells_its_error_too():
+    run = Run(precision="bf16")
+    explain("seg-ablation-cam", picture(), network(), TARGETS["painted"](2), run=run, layer="bottleneck")
+    assert 0 < run.engine["precision"]["logit error"] < 0.5
+
+
+def test_many_targets_take_turns_when_memory_is_short():
+    image, model = picture(), network()
+    targets = [Target("cell", Painted(painted(2, corner, 4))) for corner in (5, 20, 33)]
+    together = explain_many("occlusion", image, model, targets, window=9, stride=9)
+    cache.clear()
+    run = Run(memory=2 * 70 * 63 * 4)
+    in_turns = explain_many("occlusion", image, model, targets, run=run, window=9, stride=9)
+    # two at a time, so the copies are scored twice
+    assert len(run.engine["evaluations"]) == 2
+    for one, other in zip(together, in_turns, strict=True):
+        same(one, other)
+
+
 def test_batches_fit_the_memory_that_is_allowed():
     model = wrap(Deep(seed=1))
     x = torch.randn(1, 1, 64, 64)

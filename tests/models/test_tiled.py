@@ -8,10 +8,12 @@ import torch
 from torch import nn
 
 from hand import small_image, wrap
+from seglens.core.boxes import at_box, moved
 from seglens.core.image import Image
 from seglens.core.run import Run
 from seglens.core.target import Painted, Target
 from seglens.engine.reach import find_reach
+from seglens.engine.resolve import resolve
 from seglens.models.nets.unet import UNet
 from seglens.models.tiled import TiledModel
 from seglens.session import explain, segment
@@ -87,6 +89,17 @@ def test_crop_and_packing_with_tiles(dims, method):
         assert told["crop"][-1][1] < image.data.shape[-1]
         assert fast.record.cost["in forwards of the whole image"] < 0.5 * plain.record.cost["forwards"]
     assert fast.record.asked == {"tile": 24}
+
+
+def test_a_crop_sees_the_same_tiles():
+    # grid saliency works on the field alone: tiles laid anew over the crop would be another model
+    case = resolve(picture(), TiledModel(everywhere(), 24), painted(), Run())
+    part = case.forward(case.x[at_box(case.field)], case.local)
+    assert part.shape[2:] != case.logits.shape[2:]
+    inside = moved(case.target.box, [s.start for s in case.field])
+    torch.testing.assert_close(part[at_box(inside)], case.logits[at_box(case.target.box)], rtol=0, atol=1e-5)
+    anew = case.forward(case.x[at_box(case.field)])
+    assert float((anew[at_box(inside)] - case.logits[at_box(case.target.box)]).abs().max()) > 1e-3
 
 
 def test_whole_class_in_tiles_is_packed():

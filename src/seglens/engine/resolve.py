@@ -117,7 +117,8 @@ def check_needs(
         Need.LAYER: (
             not model.layered,
             f"looks inside the network, and {name} is an exported graph or in tiles, without layers of its own",
-            "Load the network as a state dict, safetensors or factory, or choose a method without layers.",
+            "Load the network as a state dict, safetensors or factory, leave out --tile, or choose a method without "
+            "layers.",
         ),
         Need.REFERENCE: (not reference, "compares with other images, and none were given", "Add reference images."),
         Need.ANNOTATION: (

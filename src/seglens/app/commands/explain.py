@@ -113,15 +113,16 @@ def _run(method: type[Method], image: str, **options: Any) -> None:
     wanted = target(options, picture.space(model.spec.axes))
     with working(options["seed"]) as run:
         run.precision = options["precision"]
+        more = {
+            "run": run,
+            "tile": options["tile"],
+            "annotation": _annotation(options["annotation"], picture.space(model.spec.axes)),
+            "annotation_source": options["annotation"] or "",
+        }
         if options["each_object"]:
-            click.echo(_each(recipe, picture, model, wanted, run, options["out"]))
+            click.echo(_each(recipe, picture, model, wanted, options, more))
             return
-        drawn = _annotation(options["annotation"], picture.space(model.spec.axes))
-        given = {"annotation": drawn, "annotation_source": options["annotation"] or ""}
-        if options["compare_fills"]:
-            answer = compare_fills(recipe, picture, model, wanted, run=run, **given)
-        else:
-            answer = explain(recipe, picture, model, wanted, run=run, tile=options["tile"], **given)
+        answer = (compare_fills if options["compare_fills"] else explain)(recipe, picture, model, wanted, **more)
         with new_folder(options["out"]) as out:
             save_explanation(answer, out, picture)
             overview(picture, segment(picture, model, run=run), [answer], out / "overview.png", model.spec)
@@ -129,17 +130,22 @@ def _run(method: type[Method], image: str, **options: Any) -> None:
     click.echo(f"Result: {out} (overview.png first)")
 
 
-def _each(recipe: Method, picture: Any, model: Any, like: Any, run: Any, folder: str) -> str:
-    from seglens.session import each_object, explain_many
+def _each(recipe: Method, picture: Any, model: Any, like: Any, options: dict[str, Any], more: dict[str, Any]) -> str:
+    from seglens.session import each_object, explain_each
 
     if like.region != Predicted():
         raise BadParameter(
             "--each-object was given together with a region.", fix="Leave out --object, --region, --point and --box."
         )
-    targets = each_object(picture, model, like, run=run)
-    answers = explain_many(recipe, picture, model, targets, run=run)
+    if options["compare_fills"]:
+        raise BadParameter(
+            "--each-object and --compare-fills were given together.",
+            fix="Give one of them: compare fills of one object.",
+        )
+    targets = each_object(picture, model, like, run=more["run"], tile=more["tile"])
+    answers = explain_each(recipe, picture, model, targets, **more)
     rows: dict[str, list[Any]] = {"object": [], "class": [], "pixels": [], "score": [], "answer": []}
-    with new_folder(folder) as out:
+    with new_folder(options["out"]) as out:
         for answer in answers:
             told: dict[str, Any] = answer.record.target if answer.record else {}
             number = told["region"]["number"]
