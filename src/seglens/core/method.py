@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from seglens.engine.case import Case
+    from seglens.models.spec import ModelSpec
 
 
 class Fidelity(StrEnum):
@@ -114,6 +115,32 @@ class Method(Configured):
     def run(self, case: Case) -> Explanation:
         """Answer the question."""
         raise TypeError(f"{type(self).__name__} has no run()")
+
+    @classmethod
+    def unfit(cls, spec: ModelSpec, layered: bool = True) -> tuple[str, str] | None:
+        """Why it cannot run on such a model, as the end of a sentence, and what to do; ``None`` if it can.
+
+        Args:
+            spec: what the model expects and answers.
+            layered: whether modules inside can be tapped.
+        """
+        if spec.ndim not in cls.dims:
+            dims = " and ".join(f"{d}-D" for d in cls.dims)
+            return f"works on {dims} models; {spec.name} is {spec.ndim}-D", "Choose another method."
+        if len(spec.classes) < cls.min_classes:
+            why = f" ({cls.few_classes})" if cls.few_classes else ""
+            return (
+                f"needs {cls.min_classes} classes or more{why}; {spec.name} has {len(spec.classes)}",
+                "Choose a model that tells more classes apart, or another method.",
+            )
+        if Need.LAYER in cls.needs and not layered:
+            return (
+                f"looks inside the network, and {spec.name} is an exported graph or in tiles, without layers of its "
+                "own",
+                "Load the network as a state dict, safetensors or factory, leave out --tile, or choose a method "
+                "without layers.",
+            )
+        return None
 
     @classmethod
     def summary(cls) -> str:

@@ -100,26 +100,12 @@ def check_needs(
     Raises:
         MissingNeed: in one clear sentence, with the remedy.
     """
-    title, name = method.title, model.spec.name
-    if model.spec.ndim not in method.dims:
-        dims = " and ".join(f"{d}-D" for d in method.dims)
-        raise MissingNeed(
-            f"{title} works on {dims} models; {name} is {model.spec.ndim}-D.", fix="Choose another method."
-        )
-    classes = len(model.spec.classes)
-    if classes < method.min_classes:
-        why = f" ({method.few_classes})" if method.few_classes else ""
-        raise MissingNeed(
-            f"{title} needs {method.min_classes} classes or more{why}; {name} has {classes}.",
-            fix="Choose a model that tells more classes apart, or another method.",
-        )
+    title = method.title
+    unfit = method.unfit(model.spec, model.layered)
+    if unfit is not None:
+        what, fix = unfit
+        raise MissingNeed(f"{title} {what}.", fix=fix)
     lacking = {
-        Need.LAYER: (
-            not model.layered,
-            f"looks inside the network, and {name} is an exported graph or in tiles, without layers of its own",
-            "Load the network as a state dict, safetensors or factory, leave out --tile, or choose a method without "
-            "layers.",
-        ),
         Need.REFERENCE: (not reference, "compares with other images, and none were given", "Add reference images."),
         Need.ANNOTATION: (
             annotation is None,

@@ -13,7 +13,7 @@ from seglens.app.napari.form import Form
 from seglens.app.napari.labels_row import LabelsRow
 from seglens.app.napari.links import link
 from seglens.app.napari.viewer_session import State, ViewerSession
-from seglens.core.method import Method, Need
+from seglens.core.method import Method
 from seglens.models.spec import ModelSpec
 
 _COST = {"gradient": "seconds", "perturbation": "many forward passes", "counterfactual": "some forward passes"}
@@ -155,13 +155,5 @@ def about(kind: type[Method]) -> str:
 
 def unfit(kind: type[Method], spec: ModelSpec | None, loaded: object) -> str:
     """Why a method cannot run on the chosen model; empty if it can, or if there is no model yet."""
-    if spec is None:
-        return ""
-    if spec.ndim not in kind.dims:
-        return f"Works on {' and '.join(f'{d}-D' for d in kind.dims)} models; {spec.name} is {spec.ndim}-D."
-    if len(spec.classes) < kind.min_classes:
-        why = f" ({kind.few_classes})" if kind.few_classes else ""
-        return f"Needs {kind.min_classes} classes or more{why}; {spec.name} has {len(spec.classes)}."
-    if Need.LAYER in kind.needs and not getattr(loaded, "layered", True):
-        return f"Looks inside the network, and {spec.name} is an exported graph without layers."
-    return ""
+    why = None if spec is None else kind.unfit(spec, getattr(loaded, "layered", True))
+    return f"{why[0][0].upper()}{why[0][1:]}." if why else ""

@@ -110,7 +110,8 @@ class SoFar:
             self._viewer, self._plan.layer, self._plan.frame, one, [partial.limits], self._spec, title
         )
         layer = make()
-        assert isinstance(layer, ImageLayer)
+        if not isinstance(layer, ImageLayer):
+            return
         self.layer, self._limits = layer, partial.limits
         self._next = time.monotonic() + PAUSE
         results.step_back(self._viewer)
