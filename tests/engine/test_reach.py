@@ -158,3 +158,35 @@ def test_can_be_cancelled():
     run.cancel()
     with pytest.raises(Cancelled):
         measure_reach(wrap(Deep(seed=9)), run)
+
+
+class Anisotropic(nn.Module):
+    """Strides along one axis only."""
+
+    def __init__(self):
+        super().__init__()
+        self.down = nn.Conv2d(1, 2, (2, 1), stride=(2, 1))
+        self.up = nn.ConvTranspose2d(2, 2, (2, 1), stride=(2, 1))
+
+    def forward(self, x):
+        return self.up(self.down(x))
+
+
+def test_each_axis_has_its_own_reach():
+    reach = measure_reach(wrap(Anisotropic(), classes=CLASSES, divisor=2))
+    assert reach == Reach(((0, 1), (0, 0)), ((1, 0), (0, 0)))
+
+
+def test_what_strides_skip_across_does_not_hide_the_reach():
+    # only pixels of even row and column are read
+    net = Layers(nn.Conv2d(1, 2, 1, stride=2), nn.Upsample(scale_factor=2))
+    reach = measure_reach(wrap(net, classes=CLASSES, divisor=2))
+    assert reach == Reach(((0, 0), (0, 0)), ((1, 0), (1, 0)))
+
+
+def test_a_deep_network_for_volumes_has_a_reach_too():
+    net = UNet(1, 2, features=(4, 4, 4, 4), dims=3).eval()
+    flat = UNet(1, 2, features=(4, 4, 4, 4), dims=2).eval()
+    there = measure_reach(wrap(net, dims=3, classes=CLASSES, divisor=8))
+    assert there is not None
+    assert there.before[0] == measure_reach(wrap(flat, classes=CLASSES, divisor=8)).before[0]

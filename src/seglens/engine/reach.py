@@ -16,15 +16,17 @@ from torch import Tensor
 from seglens.core.boxes import Box, around, common
 from seglens.core.places import recall, remember
 from seglens.core.run import Run
+from seglens.engine import fast
 from seglens.models.segmentation import SegmentationModel, quiet
 from seglens.models.tiled import TiledModel
 
 SHELF = "reach"
-LARGEST = 2**18  # pixels of the picture that is sent through; a reach that does not fit saves hardly anything
+LONGEST = 512  # pixels of the strip that is sent through; a reach that does not fit saves hardly anything
+NARROW = 16  # pixels across the strip at least
 STEPS = 7  # periods that are tried: the divisor, twice as much, …
 ALIKE = 1e-5  # of the largest logit
 
-Spans = list[tuple[int, int]]  # per axis: how far before and after
+Spans = list[tuple[int, int]]  # per alignment: how far before and after
 
 _KNOWN: dict[str, Reach | None] = {}
 
@@ -166,7 +168,9 @@ def is_known(model: SegmentationModel) -> bool:
 
 
 def measure_reach(model: SegmentationModel, run: Run | None = None) -> Reach | None:
-    """Send one NaN through the model at every alignment with its strides.
+    """Send a line of NaN through the model at every alignment with its strides, along each axis, on a narrow strip.
+
+    How far it comes along an axis does not depend on how wide the strip is, since NaN times any weight is NaN.
 
     Returns:
         ``None`` if the reach is global, or larger than is worth knowing.
@@ -174,114 +178,121 @@ def measure_reach(model: SegmentationModel, run: Run | None = None) -> Reach | N
     if model.spec.size is not None:
         return None  # an exported graph of one size cannot be asked about a crop
     half = 2 * max(model.spec.divisor, 8, -(-model.spec.min_size // 2))
-    with quiet(model.module), torch.inference_mode():
-        while (2 * half) ** model.spec.ndim <= LARGEST:
-            spans = _at_all_alignments(model, half, run)
+    # transforms of whole images, which cuDNN may choose for a convolution, would carry a NaN anywhere
+    exact = torch.backends.cudnn.flags(enabled=False)
+    with quiet(model.module), fast.kept_memory(), exact, torch.inference_mode():
+        while 2 * half <= LONGEST:
+            strips = [_Strip(model, axis, half, run) for axis in range(model.spec.ndim)]
+            spans = _at_all_alignments(strips, run)
             if spans is not None:
                 reach = _reach(spans)
-                return None if _wraps(model, reach, half, run) else reach
+                return None if any(s.wraps(reach) for s in strips) else reach
             half *= 2
     return None
 
 
-def _at_all_alignments(model: SegmentationModel, half: int, run: Run | None) -> list[Spans] | None:
-    """Per alignment and axis the distances before and after; ``None`` if this picture is too small to tell."""
-    if _spans(model, half, half, run) is None:
+def _at_all_alignments(strips: list[_Strip], run: Run | None) -> list[Spans] | None:
+    """Per axis and alignment the distances before and after; ``None`` if these strips are too short to tell."""
+    half = strips[0].half
+    if any(s.span(half) is None for s in strips):
         return None
-    multiple = model.spec.divisor if model.spec.divisor > 1 else _stride(model, half, run)
-    period = None if multiple is None else _period(model, half, multiple, run)
-    if period is None:
+    periods = [s.period() for s in strips]
+    period = max(p or 0 for p in periods)
+    if None in periods or any(period % p for p in periods if p):
         return None
     start = half // period * period
     found: list[Spans] = []
-    for shift in range(period):
-        if run is not None:
-            run.progress(shift, period, "measuring how far a pixel reaches, once for this model")
-        one = _spans(model, half, start + shift, run)
-        if one is None:
-            return None
-        found.append(one)
+    for axis, strip in enumerate(strips):
+        along: Spans = []
+        for shift in range(period):
+            if run is not None:
+                done = axis * period + shift
+                run.progress(done, period * len(strips), "measuring how far a pixel reaches, once for this model")
+            one = strip.span(start + shift)
+            if one is None:
+                return None
+            along.append(one)
+        found.append(along)
     return found
 
 
-def _stride(model: SegmentationModel, half: int, run: Run | None) -> int | None:
-    """The strides of a network that takes any size, as they show in how far its pixels reach."""
-    longest = min(16, half // 2)
-    row = [_spans(model, half, half - longest + i, run) for i in range(2 * longest)]
-    if None in row:
-        return None
-    tried = [2**i for i in range(STEPS) if 2**i <= longest]
-    alike = (p for p in tried if all(a == b for a, b in zip(row, row[p:], strict=False)))
-    return next(alike, 2 * longest)
-
-
 def _reach(spans: list[Spans]) -> Reach:
-    before, after = ([tuple(one[axis][side] for one in spans) for axis in range(len(spans[0]))] for side in (0, 1))
+    before, after = ([tuple(one[side] for one in along) for along in spans] for side in (0, 1))
     return Reach(tuple(before), tuple(after))
 
 
-def _spans(model: SegmentationModel, half: int, place: int, run: Run | None) -> Spans | None:
-    """Per axis the distances before and after; ``None`` if they touch the border of the picture."""
-    hit = _hit(model, 2 * half, place, run)
-    if not len(hit):
-        return [(0, 0)] * model.spec.ndim
-    low, high = hit.amin(0).tolist(), hit.amax(0).tolist()
-    if min(low) <= 0 or max(high) >= 2 * half - 1:
+@dataclass(frozen=True)
+class _Strip:
+    """A picture that is long along one axis, ``2 * half`` pixels, and narrow along the others."""
+
+    model: SegmentationModel
+    axis: int
+    half: int
+    run: Run | None
+
+    def span(self, place: int) -> tuple[int, int] | None:
+        """How far before and after one place is felt; ``None`` if up to an end of the strip."""
+        hit = self._hit(place)
+        if not hit:
+            return 0, 0
+        low, high = min(hit), max(hit)
+        return None if low <= 0 or high >= 2 * self.half - 1 else (place - low, high - place)
+
+    def wraps(self, reach: Reach) -> bool:
+        """Whether an end influences what is further away than the reach: circular padding, sizes in the arithmetic."""
+        far = reach.widest + reach.period
+        return any(abs(p - end) > far for end in (0, 2 * self.half - 1) for p in self._hit(end))
+
+    def period(self) -> int | None:
+        """The smallest shift that changes nothing; ``None`` if there is none."""
+        multiple = self.model.spec.divisor if self.model.spec.divisor > 1 else self._stride()
+        if multiple is None:
+            return None
+        tried: list[int] = [multiple * 2**i for i in range(STEPS) if multiple * 2**i <= self.half // 2]
+        if not tried:
+            return None
+        side, half = 2 * self.half, self.half
+        wide = self._picture(side + tried[-1])
+        base = self._answer(self._cut(wide, 0, side))
+        scale = float(base.abs().max()) or 1.0
+        for period in tried:
+            moved = self._answer(self._cut(wide, period, side + period))
+            # every alignment around the middle, where the ends are felt least
+            start = half - period
+            there, here = self._cut(base, start + period, half + period), self._cut(moved, start, half)
+            if float((here - there).abs().max()) <= ALIKE * scale:
+                return period
         return None
-    return [(place - a, b - place) for a, b in zip(low, high, strict=True)]
 
+    def _stride(self) -> int | None:
+        """The stride of a network that takes any size, as it shows in how far its pixels reach."""
+        longest = min(16, self.half // 2)
+        row = [self.span(self.half - longest + i) for i in range(2 * longest)]
+        if None in row:
+            return None
+        tried = [2**i for i in range(STEPS) if 2**i <= longest]
+        alike = (p for p in tried if all(a == b for a, b in zip(row, row[p:], strict=False)))
+        return next(alike, 2 * longest)
 
-def _hit(model: SegmentationModel, side: int, place: int, run: Run | None) -> Tensor:
-    """Output pixels (n, D) that are NaN when the input is at one place of the diagonal, in any channel."""
-    dims = model.spec.ndim
-    x = _picture(model, side)
-    where: tuple[slice | int, ...] = (slice(None), slice(None), *[place] * dims)
-    x[where] = torch.nan
-    return torch.isnan(_answer(model, x, run)).any(1)[0].nonzero()
+    def _hit(self, place: int) -> list[int]:
+        """Where along the axis the output is NaN when the input is at one place: all of the line across the strip."""
+        x = self._picture(2 * self.half)
+        # strides may skip a pixel, never a line
+        x.select(2 + self.axis, place).fill_(torch.nan)
+        lost = torch.isnan(self._answer(x))[0].any(0).movedim(self.axis, 0).flatten(1).any(1)
+        return [int(p) for p in lost.nonzero()]
 
+    def _picture(self, length: int) -> Tensor:
+        spec = self.model.spec
+        sides = [max(2 * spec.divisor, spec.min_size, NARROW)] * spec.ndim
+        sides[self.axis] = length
+        generator = torch.Generator().manual_seed(0)
+        return fast.arranged(torch.randn(1, len(spec.channels), *sides, generator=generator).to(self.model.device))
 
-def _wraps(model: SegmentationModel, reach: Reach, half: int, run: Run | None) -> bool:
-    """Whether a corner influences what is further away than the reach: circular padding, sizes in the arithmetic."""
-    for corner in (0, 2 * half - 1):
-        hit = _hit(model, 2 * half, corner, run)
-        if len(hit) and int((hit - corner).abs().max()) > reach.widest + reach.period:
-            return True
-    return False
+    def _cut(self, x: Tensor, start: int, stop: int) -> Tensor:
+        return x.narrow(2 + self.axis, start, stop - start)
 
-
-def _period(model: SegmentationModel, half: int, multiple: int, run: Run | None) -> int | None:
-    """The smallest multiple by which a shift changes nothing; ``None`` if there is none."""
-    tried: list[int] = [multiple * 2**i for i in range(STEPS) if multiple * 2**i <= half // 2]
-    if not tried:
-        return None
-    side = 2 * half
-    wide = _picture(model, side + tried[-1])
-    base = _answer(model, _cut(wide, 0, side), run)
-    scale = float(base.abs().max()) or 1.0
-    for period in tried:
-        moved = _answer(model, _cut(wide, period, side + period), run)
-        # every alignment around the middle, where borders are felt least
-        start = half - period
-        there, here = _cut(base, start + period, half + period), _cut(moved, start, half)
-        if float((here - there).abs().max()) <= ALIKE * scale:
-            return period
-    return None
-
-
-def _cut(x: Tensor, start: int, stop: int) -> Tensor:
-    """The same span of every space axis."""
-    for axis in range(2, x.ndim):
-        x = x.narrow(axis, start, stop - start)
-    return x
-
-
-def _picture(model: SegmentationModel, side: int) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    shape = (1, len(model.spec.channels), *(side,) * model.spec.ndim)
-    return torch.randn(shape, generator=generator).to(model.device)
-
-
-def _answer(model: SegmentationModel, x: Tensor, run: Run | None) -> Tensor:
-    if run is not None:
-        run.check()
-    return model.logits(x)
+    def _answer(self, x: Tensor) -> Tensor:
+        if self.run is not None:
+            self.run.check()
+        return self.model.logits(x)
