@@ -171,6 +171,7 @@ def explain_each(
     targets: Sequence[Target],
     *,
     run: Run | None = None,
+    reference: tuple[Image, ...] = (),
     annotation: NDArray[Any] | None = None,
     annotation_source: str = "",
     tile: int | None = None,
@@ -187,8 +188,9 @@ def explain_each(
     run = run or Run()
     recipe = METHODS[method].from_values(parameters) if isinstance(method, str) else method
     model, drawn = _tiled(model, tile), _drawn(annotation, annotation_source)
+    given: dict[str, Any] = {"reference": reference, "annotation": annotation}
     with quiet(model.module):
-        first = resolve(image, model, targets[0], run, method=recipe, annotation=annotation)
+        first = resolve(image, model, targets[0], run, method=recipe, **given)
         labels = first.labels
         turn = max(1, run.memory // first.target.weights.nbytes)
         for begin in range(0, len(targets), turn):
@@ -259,6 +261,7 @@ def estimate(
     target: Target | None = None,
     *,
     run: Run | None = None,
+    reference: tuple[Image, ...] = (),
     annotation: NDArray[Any] | None = None,
     **parameters: Any,
 ) -> Estimate:
@@ -270,7 +273,7 @@ def estimate(
     run = run or Run()
     recipe = METHODS[method].from_values(parameters) if isinstance(method, str) else method
     with quiet(model.module):
-        case = resolve(image, model, target or Target(), run, method=recipe, annotation=annotation)
+        case = resolve(image, model, target or Target(), run, method=recipe, reference=reference, annotation=annotation)
         passes = recipe.passes(case)
         if passes is None:
             return Estimate()
@@ -290,6 +293,7 @@ def compare_fills(
     *,
     fills: Sequence[str] = ("mean", "blur", "inpaint", "noise", "permutation", "black", "white"),
     run: Run | None = None,
+    reference: tuple[Image, ...] = (),
     annotation: NDArray[Any] | None = None,
     annotation_source: str = "",
     tile: int | None = None,
@@ -310,11 +314,12 @@ def compare_fills(
         raise BadParameter(
             f"{recipe.title} fills nothing, so there are no fills to compare.", fix="Choose another method."
         )
+    given: dict[str, Any] = {"reference": reference, "annotation": annotation}
     start = time.perf_counter()
     maps: dict[str, Layer] = {}
     refused: BadParameter | None = None
     with quiet(model.module):
-        case = resolve(image, _tiled(model, tile), target, run, method=recipe, annotation=annotation)
+        case = resolve(image, _tiled(model, tile), target, run, method=recipe, **given)
         for fill in fills:
             one = type(recipe).from_values(recipe.values() | {"fill": fill})
             try:

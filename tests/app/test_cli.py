@@ -22,6 +22,7 @@ from seglens.core.catalogue import METHODS
 from seglens.core.errors import UnknownName
 from seglens.core.explanation import Record
 from seglens.core.files import open_image
+from seglens.core.method import Need
 from seglens.core.rerun import as_cli
 from seglens.core.saving import load_explanation
 
@@ -402,3 +403,95 @@ def test_a_preview_that_nothing_heard_says_so(tmp_path: Path) -> None:
     result = ask(tmp_path, "--class", "cell", "--precision", "bf16", method="vanilla-gradient")
     assert result.exit_code == 0, result.output
     assert any("full precision" in note for note in record(tmp_path).notes)
+
+
+def other(folder: Path, name: str = "other.npy") -> str:
+    """A reference image: the squares elsewhere."""
+    np.save(folder / name, squares()[::-1].copy())
+    return str(folder / name)
+
+
+NOISE = ["--class", "cell", "--steps", 3, "--width", 2, "--batch", 1]
+
+
+def test_references_reach_a_method_and_its_record(tmp_path: Path) -> None:
+    more = [word for name in ("a.npy", "b.npy") for word in ("--reference", other(tmp_path, name))]
+    result = ask(tmp_path, *NOISE, *more, method="u-noise")
+    assert result.exit_code == 0, result.output
+    told = record(tmp_path)
+    assert [one["name"] for one in told.asked["reference"]] == ["a", "b"]
+    assert all(one["sha256"] != told.image["sha256"] for one in told.asked["reference"])
+    again = call(*shlex.split(as_cli(told, out=str(tmp_path / "again")))[1:], "--trust")
+    assert again.exit_code == 0, again.output
+    same, alone = (load_explanation(tmp_path / name).map.data for name in ("out", "again"))
+    assert np.array_equal(same, alone)
+    (tmp_path / "alone").mkdir()
+    assert ask(tmp_path / "alone", *NOISE, method="u-noise").exit_code == 0
+    assert not np.array_equal(same, load_explanation(tmp_path / "alone" / "out").map.data)
+
+
+def test_a_record_with_references_is_python_that_runs(tmp_path: Path) -> None:
+    series = np.stack([squares(), squares()[::-1]])
+    np.save(tmp_path / "series.npy", series)
+    words = ["--axes", "TYX", "--select", "T=0", "--reference", str(tmp_path / "series.npy")]
+    result = ask(tmp_path, *NOISE, *words, "--crop", "Y=0:24,X=2:32", method="u-noise", image=tmp_path / "series.npy")
+    assert result.exit_code == 0, result.output
+    told = record(tmp_path)
+    # the view of the image holds for its references, but for the crop
+    assert told.asked["reference"][0]["select"] == {"T": 0}
+    assert told.asked["reference"][0]["crop"] == {}
+    assert as_cli(told).count(str(tmp_path / "series.npy")) == 2
+    code = seglens.as_python(told).replace("load_model(", "load_model(trust=Trust.always(), source=")
+    seen: dict[str, object] = {}
+    exec(f"from seglens.models.trust import Trust\n{code}", seen)
+    assert np.array_equal(seen["explanation"].map.data, load_explanation(tmp_path / "out").map.data)  # type: ignore[attr-defined]
+
+
+def test_a_reference_that_a_command_cannot_name_is_a_gap(tmp_path: Path) -> None:
+    assert ask(tmp_path, *NOISE, "--reference", other(tmp_path), method="u-noise").exit_code == 0
+    told = record(tmp_path)
+    told.asked["reference"][0]["crop"] = {"Y": "0:8"}
+    assert "--reference IMAGE" in as_cli(told)
+    assert ".crop(Y=slice(0, 8))" in seglens.as_python(told)
+
+
+@pytest.mark.parametrize(
+    ("method", "words", "what", "fix"),
+    [
+        ("u-noise", ["--reference", "none.npy"], "There is no file none.npy", "Check the path"),
+        ("occlusion", ["--reference", "OTHER"], "Occlusion compares with no other images, and 1 were given",
+         "Leave out --reference"),
+        ("u-noise", ["--reference", "WIDE"], "wide has axes ZYX", "--select"),
+    ],
+)  # fmt: skip
+def test_references_that_cannot_be_used(tmp_path: Path, method: str, words: list[str], what: str, fix: str) -> None:
+    np.save(tmp_path / "wide.npy", np.stack([squares()] * 12))
+    files = {"OTHER": other(tmp_path), "WIDE": str(tmp_path / "wide.npy")}
+    result = ask(tmp_path, "--class", "cell", *(files.get(w, w) for w in words), method=method)
+    assert result.exit_code == 2, result.output
+    assert what in result.stderr
+    assert fix in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_method_that_compares_asks_for_references(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(METHODS["occlusion"], "needs", frozenset({Need.REFERENCE}))
+    refused = ask(tmp_path, "--class", "cell")
+    assert refused.exit_code == 2
+    assert "none were given" in refused.stderr
+    assert "--reference FILE" in refused.stderr
+    for more in ([], ["--each-object"], ["--compare-fills", "--stride", "8"]):
+        (tmp_path / str(len(more))).mkdir()
+        given = ask(tmp_path / str(len(more)), "--class", "cell", "--reference", other(tmp_path), *more)
+        assert given.exit_code == 0, given.output
+
+
+def test_the_list_of_methods_tells_what_to_bring(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(METHODS["occlusion"], "needs", frozenset({Need.REFERENCE}))
+    lines = {line.split()[0]: line for line in call("methods").output.splitlines() if line.startswith("  ")}
+    assert lines["u-noise"].endswith("[takes --reference and --annotation]")
+    assert lines["occlusion"].endswith("[needs --reference]")
+    assert lines["rise"].endswith(".")
+    told = {card["name"]: card for card in json.loads(call("methods", "--json").output)}
+    assert told["u-noise"]["takes"] == ["annotation", "reference"]
+    assert told["rise"]["takes"] == []

@@ -70,6 +70,7 @@ class Method(Configured):
         cite: key into ``docs/references.bib``.
         survey: the survey's reference numbers.
         fidelity, scope, timing, needs: see the enums here.
+        takes: what it makes use of where it is given, and does without else.
         works_on: which models it runs on, in a word or two.
         min_classes: how many classes, background included, the model must answer at least.
         few_classes: why not fewer, as the end of a sentence, where ``min_classes`` is above 2.
@@ -85,6 +86,7 @@ class Method(Configured):
     timing: ClassVar[Timing] = Timing.POST_HOC
     works_on: ClassVar[str] = "any model"
     needs: ClassVar[frozenset[Need]] = frozenset()
+    takes: ClassVar[frozenset[Need]] = frozenset()
     dims: ClassVar[tuple[int, ...]] = (2, 3)
     min_classes: ClassVar[int] = 2
     few_classes: ClassVar[str] = ""
@@ -161,6 +163,7 @@ class Method(Configured):
             "timing": str(cls.timing),
             "range": cls.works_on,
             "needs": sorted(map(str, cls.needs)),
+            "takes": sorted(map(str, cls.takes)),
             "fidelity": str(cls.fidelity),
             "cite": cls.cite,
             "survey": list(cls.survey),

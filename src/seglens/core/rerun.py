@@ -19,7 +19,8 @@ def as_cli(record: Record, *, out: str = "explanation") -> str:
         out: folder named in the command.
 
     Returns:
-        One line; an image that never was a file stands as ``IMAGE``, a mask that never was as ``MASK``.
+        One line; an image that never was a file stands as ``IMAGE``, a mask that never was as ``MASK``. So does a
+        reference that was read in another way than the image, which the command cannot say.
     """
     image = record.image
     words = ["seglens", "explain", record.method, image.get("source") or PLACE, "--model", record.model["source"]]
@@ -37,7 +38,10 @@ def as_cli(record: Record, *, out: str = "explanation") -> str:
         if value is not None:
             words += [f"--{name.replace('_', '-')}", str(value).lower() if isinstance(value, bool) else str(value)]
     for name, value in record.asked.items():
-        words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+        if name == "reference":
+            words += [word for one in value for word in ("--reference", _read_like(one, image))]
+        else:
+            words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
     words += ["--seed", str(record.seed), "--out", out]
     return shlex.join(words)
 
@@ -49,8 +53,7 @@ def as_python(record: Record) -> str:
     if image.get("select"):
         steps.append(f"image = image.select(**{image['select']!r})")
     if image.get("crop"):
-        parts = ", ".join(f"{a}=slice({p.replace(':', ', ')})" for a, p in image["crop"].items())
-        steps.append(f"image = image.crop({parts})")
+        steps.append(f"image = image.crop({_parts(image['crop'])})")
     if image.get("channels"):
         steps.append(f"image = image.with_channels({tuple(image['channels'])!r})")
     given = "".join(f", {name}={value!r}" for name, value in record.parameters.items() if value is not None)
@@ -85,7 +88,29 @@ def _asked(record: Record) -> str:
     words = f", tile={record.asked['tile']}" if "tile" in record.asked else ""
     if "annotation" in record.asked:
         words += f", annotation=seglens.read_labels({record.asked['annotation']!r})"
+    if "reference" in record.asked:
+        words += f", reference=({', '.join(map(_opened, record.asked['reference']))},)"
     return words
+
+
+def _opened(image: dict[str, Any]) -> str:
+    """An image with its view, in one expression."""
+    code = f"seglens.open_image({image.get('source') or PLACE!r}{_axes(image)})"
+    if image.get("select"):
+        code += f".select(**{image['select']!r})"
+    if image.get("crop"):
+        code += f".crop({_parts(image['crop'])})"
+    return code + (f".with_channels({tuple(image['channels'])!r})" if image.get("channels") else "")
+
+
+def _read_like(one: dict[str, Any], image: dict[str, Any]) -> str:
+    """Where a reference comes from; the options of the image are its own, but for the crop."""
+    same = all(one.get(name) == image.get(name) for name in ("axes", "select", "channels"))
+    return str(one.get("source") or PLACE) if same and not one.get("crop") else PLACE
+
+
+def _parts(crop: dict[str, str]) -> str:
+    return ", ".join(f"{a}=slice({p.replace(':', ', ')})" for a, p in crop.items())
 
 
 def _axes(image: dict[str, Any]) -> str:

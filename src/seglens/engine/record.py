@@ -25,13 +25,15 @@ def record(method: Method, case: Case, target: Target, seconds: float, **asked: 
         case: what it answered.
         target: as it was asked for.
         seconds: that it took.
-        asked: what else was said, by the name of its option; what is empty is left out.
+        asked: what else was said, by the name of its option; what is empty is left out. References are told by
+            themselves.
     """
     image, spec, run = case.image, case.model.spec, case.run
     if run.precision != "full":
         asked = {"precision": run.precision} | asked
         if "precision" not in run.engine and "scores" not in run.engine:
             run.note(f"Nothing here runs in {run.precision}: {method.title} was computed in full precision.")
+    asked["reference"] = [_image_record(one, spec.axes) for one in case.reference]
     told = target.describe()
     told["resolved"] = {"class": case.target.name, "pixels": case.target.pixels, "score": case.clean_score}
     return Record(

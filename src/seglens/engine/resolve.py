@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-from seglens.core.errors import ImageMismatch, MissingNeed
+from seglens.core.errors import BadParameter, ImageMismatch, MissingNeed
 from seglens.core.image import Image
 from seglens.core.method import Method, Need
 from seglens.core.run import Run
@@ -48,11 +48,13 @@ def resolve(
         NoSuchRegion: the region is empty or outside.
         UnknownName: no such class.
         MissingNeed: the method needs what is not here.
+        BadParameter: reference images for a method that compares with none.
         OutOfMemory: the image does not fit into memory.
     """
     if method is not None:
         check_needs(method, model, reference=reference, annotation=annotation, second_model=second_model)
-    check_fits(image, model.spec)
+    for one in (*reference, image):
+        check_fits(one, model.spec)
     check_size(image, model)
     intake = fit_intake(image, model.spec)
     x = torch.from_numpy(intake.to_input(read_plain(image, model.spec))).unsqueeze(0).to(model.device)
@@ -99,6 +101,7 @@ def check_needs(
 
     Raises:
         MissingNeed: in one clear sentence, with the remedy.
+        BadParameter: reference images that nobody would look at.
     """
     title = method.title
     unfit = method.unfit(model.spec, model.layered)
@@ -106,7 +109,11 @@ def check_needs(
         what, fix = unfit
         raise MissingNeed(f"{title} {what}.", fix=fix)
     lacking = {
-        Need.REFERENCE: (not reference, "compares with other images, and none were given", "Add reference images."),
+        Need.REFERENCE: (
+            not reference,
+            "compares with other images, and none were given",
+            "Add reference images (--reference FILE).",
+        ),
         Need.ANNOTATION: (
             annotation is None,
             "needs a mask drawn by a person, and none was given",
@@ -117,3 +124,8 @@ def check_needs(
     for need, (missing, what, fix) in lacking.items():
         if need in method.needs and missing:
             raise MissingNeed(f"{title} {what}.", fix=fix)
+    if reference and Need.REFERENCE not in method.needs | method.takes:
+        raise BadParameter(
+            f"{title} compares with no other images, and {len(reference)} were given.",
+            fix="Leave out --reference, or choose a method that takes it (`seglens methods` tells which).",
+        )

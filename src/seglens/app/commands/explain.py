@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from seglens.app.commands._options import (
+    IMAGE,
     RUN,
     TARGET,
     Option,
@@ -70,6 +71,10 @@ def _command(method: type[Method]) -> click.Command:
 
 def _further() -> list[click.Parameter]:
     return [
+        Option(
+            ["--reference"], section=IMAGE, metavar="FILE", multiple=True,
+            help="Another image, for a method that compares; more than one may be given. --crop is not for it.",
+        ),
         Option(["--annotation"], section=TARGET, metavar="FILE", help="A labels image: units, or what a method needs."),
         Option(["--tile"], section=RUN, type=click.IntRange(min=8), metavar="N", help="Explain tiles of this side."),
         Option(
@@ -105,6 +110,7 @@ def _run(method: type[Method], image: str, **options: Any) -> None:
     recipe = method.from_values(given)
     check_new(options["out"])
     picture = open_view(image, options)
+    others = tuple(open_view(one, {**options, "crop": None}) for one in options["reference"])
     model = load(options)
     # late, because this brings torch
     from seglens.app.report.overview import overview
@@ -116,6 +122,7 @@ def _run(method: type[Method], image: str, **options: Any) -> None:
         more = {
             "run": run,
             "tile": options["tile"],
+            "reference": others,
             "annotation": _annotation(options["annotation"], picture.space(model.spec.axes)),
             "annotation_source": options["annotation"] or "",
         }

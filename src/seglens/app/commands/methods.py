@@ -8,6 +8,10 @@ import click
 
 from seglens.core.catalogue import METHODS
 from seglens.core.errors import UnknownName
+from seglens.core.method import Method, Need
+
+# What a person has to bring along, and the option that brings it.
+_OPTIONS = {Need.REFERENCE: "--reference", Need.ANNOTATION: "--annotation"}
 
 
 @click.command("methods")
@@ -29,4 +33,11 @@ def command(family: str | None, as_json: bool) -> None:
         if families[name] != last:
             last = families[name]
             click.echo(click.style(last, bold=True))
-        click.echo(f"  {name:<{width}}  {METHODS[name].summary()}")
+        click.echo(f"  {name:<{width}}  {METHODS[name].summary()}{_brought(METHODS[name])}")
+
+
+def _brought(method: type[Method]) -> str:
+    needs = [option for need, option in _OPTIONS.items() if need in method.needs]
+    takes = [option for need, option in _OPTIONS.items() if need in method.takes]
+    told = [f"{word} {' and '.join(given)}" for word, given in (("needs", needs), ("takes", takes)) if given]
+    return f" [{', '.join(told)}]" if told else ""

@@ -64,6 +64,7 @@ class UNoise(Method):
     scope = Scope.IMAGE
     works_on = "any network with gradients"
     needs = frozenset({Need.GRADIENT, Need.TRAINING})
+    takes = frozenset({Need.REFERENCE, Need.ANNOTATION})
 
     steps: Steps = 300
     rate: Rate = 0.003
