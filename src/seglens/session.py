@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from seglens.core.catalogue import METHODS
 from seglens.core.errors import BadParameter
-from seglens.core.explanation import Explanation, Layer
+from seglens.core.explanation import Explanation
 from seglens.core.image import Image
 from seglens.core.method import Method
 from seglens.core.rerun import as_cli, as_python
 from seglens.core.run import Run
 from seglens.core.target import Object, Predicted, Target
 from seglens.engine.artefacts import prepared
-from seglens.engine.compare import disagreement
+from seglens.engine.compare import by_fill, disagreement
 from seglens.engine.evaluator import Evaluator
 from seglens.engine.record import record
 from seglens.engine.resolve import resolve
@@ -301,6 +301,8 @@ def compare_fills(
 ) -> Explanation:
     """Ask one method with several fills: where the maps differ, the answer depends on the fill and not on the image.
 
+    ``run.on_partial`` hears the deviation over the fills that are done.
+
     Returns:
         The deviation of the maps over the fills, the maps themselves, and how alike they rank the pixels.
 
@@ -316,19 +318,9 @@ def compare_fills(
         )
     given: dict[str, Any] = {"reference": reference, "annotation": annotation}
     start = time.perf_counter()
-    maps: dict[str, Layer] = {}
-    refused: BadParameter | None = None
     with quiet(model.module):
         case = resolve(image, _tiled(model, tile), target, run, method=recipe, **given)
-        for fill in fills:
-            one = type(recipe).from_values(recipe.values() | {"fill": fill})
-            try:
-                maps[fill] = one.run(prepared(one, case)).map
-            except BadParameter as error:
-                refused = error
-                run.note(f"Left out: {error.what}")
-    if refused is not None and not maps:
-        raise refused
+        maps = by_fill(recipe, case, fills)
     seconds, drawn = time.perf_counter() - start, _drawn(annotation, annotation_source)
     told = record(recipe, case, target, seconds, compare_fills=True, tile=tile, annotation=drawn)
     return disagreement(recipe.title, maps).with_record(told)

@@ -124,14 +124,16 @@ def test_global_network_is_not_cropped_and_says_nothing_wrong():
 
 def test_a_network_that_hides_its_reach_from_nan_is_found_out_and_said():
     class Hidden(nn.Module):
-        """NaN does not pass the comparison, but the mean of the image matters."""
+        """NaN does not pass the comparison, but the mean of an image without negative pixels matters."""
 
         def __init__(self):
             super().__init__()
             self.conv = nn.Conv2d(1, 3, 3, padding=1)
 
         def forward(self, x):
-            return self.conv(x) * (1 + torch.nan_to_num(x).mean((1, 2, 3), keepdim=True))
+            seen = torch.nan_to_num(x)
+            gate = (seen.amin((1, 2, 3), keepdim=True) >= 0).float()
+            return self.conv(x) * (1 + gate * seen.mean((1, 2, 3), keepdim=True))
 
     torch.manual_seed(0)
     model = wrap(Hidden(), classes=CLASSES)
@@ -316,6 +318,25 @@ def test_compared_fills_disagree_where_the_fill_is_the_evidence():
     assert len(answer.tables[0].columns["fill"]) == 7
     with pytest.raises(BadParameter):
         seglens.compare_fills("vanilla-gradient", image, model, TARGETS["painted"](2))
+
+
+def test_fills_are_compared_with_one_progress_and_maps_on_the_way(monkeypatch):
+    monkeypatch.setattr("seglens.core.run.PAUSE", 0.0)
+    told, seen = [], []
+    run = Run(on_progress=lambda done, total, text: told.append((done / total, text)), on_partial=seen.append)
+    fills = ("mean", "blur", "black", "white")
+    answer = seglens.compare_fills(
+        "occlusion", picture(), network(), TARGETS["painted"](2), fills=fills, run=run, window=8, stride=8
+    )
+    shares = [share for share, _ in told]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+    assert {text.split(",")[0] for _, text in told} == set(fills)
+    # two and three fills are answers on the way; one alone says nothing, and a map of one fill never shows
+    assert [one.text for one in seen] == ["2 of 4 fills.", "3 of 4 fills."]
+    for count, one in zip((2, 3), seen, strict=True):
+        stack = np.stack([layer.data for layer in answer.layers[1 : 1 + count]])
+        np.testing.assert_allclose(one.map.data, stack.std(0), atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["painted", "border", "log-probability", "dice", "live", "at the corner"])

@@ -2,12 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from seglens.core.errors import BadParameter
 from seglens.core.explanation import Explanation, Layer, Table
+from seglens.core.method import Method
+from seglens.engine.artefacts import prepared
+from seglens.engine.case import Case
+
+APART = "disagreement of fills"
+
+
+def by_fill(method: Method, case: Case, fills: Sequence[str]) -> dict[str, Layer]:
+    """The map of a method for each fill; those that it refuses are left out, with a note.
+
+    Progress is that of all fills together, and answers on the way say where the maps until then differ.
+
+    Raises:
+        BadParameter: it refuses every fill.
+    """
+    run, maps = case.run, dict[str, Layer]()
+    refused: BadParameter | None = None
+    tried: list[str] = []
+
+    def tell(done: int, total: int, text: str) -> None:
+        if run.on_progress is not None:
+            run.on_progress((len(tried) - 1) * total + done, len(fills) * total, f"{tried[-1]}, {text or 'steps'}")
+
+    # a map of one fill is no part of the answer
+    alone = replace(case, run=replace(run, on_progress=tell, on_partial=None))
+    for fill in fills:
+        tried.append(fill)
+        one = type(method).from_values(method.values() | {"fill": fill})
+        try:
+            maps[fill] = one.run(prepared(one, alone)).map
+        except BadParameter as error:
+            refused = error
+            run.note(f"Left out: {error.what}")
+        if len(maps) > 1 and len(tried) < len(fills):
+            run.partial(lambda: _so_far(maps, len(fills)))
+    if refused is not None and not maps:
+        raise refused
+    return maps
 
 
 def disagreement(title: str, maps: Mapping[str, Layer]) -> Explanation:
@@ -23,7 +64,7 @@ def disagreement(title: str, maps: Mapping[str, Layer]) -> Explanation:
     """
     stack = np.stack([layer.data for layer in maps.values()]).astype(np.float64)
     first = next(iter(maps.values()))
-    spread = stack.std(0).astype(np.float32)
+    spread = _spread(maps)
     alike = [_ranked(one, np.delete(stack, i, 0).mean(0)) if len(stack) > 1 else 1.0 for i, one in enumerate(stack)]
     places = [
         ", ".join(
@@ -40,10 +81,20 @@ def disagreement(title: str, maps: Mapping[str, Layer]) -> Explanation:
         f"so {verdict}. They differ most at {told}."
     )
     layers = (
-        Layer("disagreement of fills", "heat", spread, first.unit),
+        Layer(APART, "heat", spread, first.unit),
         *(Layer(f"filled with {name}", m.kind, m.data, m.unit) for name, m in maps.items()),
     )
     return Explanation(layers, (table,), text=text)
+
+
+def _so_far(maps: Mapping[str, Layer], total: int) -> Explanation:
+    unit = next(iter(maps.values())).unit
+    return Explanation((Layer(APART, "heat", _spread(maps), unit),), text=f"{len(maps)} of {total} fills.")
+
+
+def _spread(maps: Mapping[str, Layer]) -> NDArray[np.float32]:
+    deviation = np.stack([layer.data for layer in maps.values()]).astype(np.float64).std(0)
+    return np.asarray(deviation, dtype=np.float32)
 
 
 def _ranked(one: np.ndarray, other: np.ndarray) -> float:

@@ -241,10 +241,17 @@ def test_fills_are_compared_by_a_button(explain, monkeypatch):
     box = d.dock.explain.method
     settle(d)
     assert box.fills.isVisibleTo(d.dock)
+    monkeypatch.setattr("seglens.core.run.PAUSE", 0.0)
+    shares, grown = [], []
+    d.session.status.events.done.connect(lambda done: shares.append(done / max(1, d.session.status.total)))
+    d.viewer.layers.events.inserted.connect(lambda event: grown.append(event.value.name))
     box.fills.click()
     assert not box.fills.isEnabled()
     d.wait(timeout=60_000)
     assert box.fills.isEnabled()
+    # one progress over all fills, and the map so far
+    assert shares[1:] == sorted(shares[1:])
+    assert grown[0] == "Occlusion: fills compared (so far)"
     heat = d.named("Occlusion: fills compared · disagreement of fills")
     assert heat.visible
     names = [x.name for x in d.viewer.layers]

@@ -112,13 +112,14 @@ def explain(
 def compare_fills(
     run: Run, emit: Emit, *, method: Method, image: Image, model: Any, target: Target, annotation: Any = None
 ) -> tuple[Explanation, list[Limits]]:
-    """Ask one question with every fill; the answer comes with its display limits.
+    """Ask one question with every fill; the answer comes with its display limits, and so do answers on the way.
 
     Raises:
         SegLensError: what the engine says.
     """
     from seglens.session import compare_fills as ask
 
+    run.on_partial = lambda answer: _hand_over(answer, emit)
     answer = ask(method, image, model, target, run=run, annotation=annotation)
     return answer, limits_of(answer)
 
