@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from seglens.core.boxes import Box, at_box
+from seglens.core.boxes import Box, at_box, whole
 from seglens.core.errors import BadParameter
 from seglens.core.image import Image
 from seglens.core.method import Artefact
@@ -143,18 +143,40 @@ class Case:
 
     def activations(self, layer: str) -> tuple[Tensor, Tensor]:
         """Activations of a layer on the clean image and the target's gradient there, both (1, K, *s)."""
-        module = find_layer(self.model, layer)
-        return gradients.layer_gradient(self.model, module, self.x, self.target, self.run)
+        return self.activations_at([layer])[0]
+
+    def activations_at(self, layers: Sequence[str]) -> list[tuple[Tensor, Tensor]]:
+        """The same for several layers, in one forward and one backward pass.
+
+        The pass back looks at the :attr:`field` alone, where the layers' maps of it lie on those of the image.
+        """
+        modules, box = [find_layer(self.model, layer) for layer in layers], self.evaluator.cheap_field
+        if box != whole(self.shape):
+            clean = gradients.layer_activations(self.model, modules, self.x, self.run)
+            part, at = self.model.within(box, self.shape), at_box(box)
+            near = gradients.layer_gradients(part, modules, self.x[at], self.target.within(box), self.run)
+            sizes = self.model.padded(self.shape), part.padded(tuple(s.stop - s.start for s in box))
+            found = [gradients.placed(one, a, box, *sizes) for one, a in zip(near, clean, strict=True)]
+            inside = [(a, g) for a, g in zip(clean, found, strict=True) if g is not None]
+            if len(inside) == len(layers):
+                self.run.engine["crop"] = [[s.start, s.stop] for s in box]
+                return inside
+            self.run.note("A layer's map of the crop does not lie on that of the image, so the whole is looked at.")
+        return gradients.layer_gradients(self.model, modules, self.x, self.target, self.run)
 
     def activation(self, layer: str) -> Tensor:
         """What a layer answers to the clean image, (1, K, *s), without gradients."""
         return gradients.layer_activation(self.model, find_layer(self.model, layer), self.x, self.run)
 
-    def at_image(self, values: Tensor) -> NDArray[np.float32]:
-        """A layer's map (1, 1, *s) at image size (*space); what the network padded is cut off."""
+    def enlarged(self, values: Tensor) -> Tensor:
+        """Maps of a layer (N, C, *s) at image size (N, C, *space); what the network padded is cut off."""
         mode = "bilinear" if len(self.shape) == 2 else "trilinear"
-        full = F.interpolate(values.float(), self.model.padded(self.shape), mode=mode, align_corners=False)[0, 0]
-        return np.asarray(full[tuple(slice(0, n) for n in self.shape)].cpu().numpy(), dtype=np.float32)
+        full = F.interpolate(values.float(), self.model.padded(self.shape), mode=mode, align_corners=False)
+        return full[(slice(None), slice(None), *(slice(0, n) for n in self.shape))]
+
+    def at_image(self, values: Tensor) -> NDArray[np.float32]:
+        """A layer's map (1, 1, *s) at image size (*space)."""
+        return np.asarray(self.enlarged(values)[0, 0].cpu().numpy(), dtype=np.float32)
 
     def layer(self, wanted: str | None) -> str:
         """The layer's name; without one, the default found by looking at the network."""

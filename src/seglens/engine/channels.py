@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from seglens.core.explanation import Figure, Layer, Table
+from seglens.core.explanation import Figure, Kind, Layer, Table
 from seglens.core.method import Method
 from seglens.core.param import Layer as LayerName
 from seglens.engine.case import Case
+from seglens.engine.perturb import Masks
+from seglens.models.layers import LayerInfo, layers
+from seglens.models.segmentation import SegmentationModel
 
 SHOWN = 20  # channels in table and figure
+FLAT = 1e-6  # of a layer's largest size: a channel that varies less is the same everywhere
+PART = 2**16  # places at a time where sums run in double precision
 
 
 class LayerMethod(Method):
@@ -31,20 +38,66 @@ class LayerMethod(Method):
 
 @dataclass(frozen=True, eq=False)
 class Ablated:
-    """A layer's answer with one channel at a time set to a level (K,)."""
+    """A layer's answer with one channel at a time set to a level.
+
+    Args:
+        level: (K,), of every channel of the layer.
+        channels: which ones, in order; by default all.
+    """
 
     level: Tensor
+    channels: Sequence[int] | None = None
 
     def __len__(self) -> int:
         """One per channel."""
-        return len(self.level)
+        return len(self.level if self.channels is None else self.channels)
 
     def batch(self, activation: Tensor, start: int, stop: int) -> Tensor:
         """(n, K, *s)."""
+        chosen = range(start, stop) if self.channels is None else self.channels[start:stop]
         out = activation.repeat(stop - start, *(1,) * (activation.ndim - 1))
-        for i, channel in enumerate(range(start, stop)):
+        for i, channel in enumerate(chosen):
             out[i, channel] = self.level[channel]
         return out
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelMasks(Masks):
+    """Channels of a layer as soft masks of the image: 1 where a channel answers most, 0 where least (card B/B12).
+
+    Args:
+        case: the image and its size.
+        activation: (1, K, *s).
+        channels: which of them, none of them flat.
+    """
+
+    case: Case
+    activation: Tensor
+    channels: Sequence[int]
+
+    def __len__(self) -> int:
+        """One mask per channel."""
+        return len(self.channels)
+
+    def batch(self, start: int, stop: int) -> Tensor:
+        """(n, 1, *space)."""
+        full = self.case.enlarged(self.activation[0, list(self.channels[start:stop])][:, None])
+        tail = (-1, *(1,) * (full.ndim - 1))
+        low, high = (edge.reshape(tail) for edge in full.flatten(1).aminmax(dim=1))
+        return (full - low) / (high - low)
+
+    def parts(self) -> Iterable[Tensor | str]:
+        """What they are made of."""
+        return [self.activation, str(list(self.channels)), str(self.case.shape)]
+
+
+def busiest(activation: Tensor, most: int | None = None) -> list[int]:
+    """The channels of A (1, K, *s) that are not flat, in order; at most so many, those of the largest mean size."""
+    flat = activation[0].flatten(1)
+    varies = (flat.amax(1) - flat.amin(1)) > FLAT * flat.abs().max()
+    size = torch.where(varies, flat.abs().mean(1), -1.0)
+    chosen = size.argsort(descending=True, stable=True)[: len(size) if most is None else most].tolist()
+    return sorted(k for k in chosen if varies[k])
 
 
 def channel_passes(case: Case, layer: str) -> tuple[float, int]:
@@ -56,17 +109,70 @@ def channel_passes(case: Case, layer: str) -> tuple[float, int]:
     return float(channels), channels
 
 
-def activation_map(case: Case, activation: Tensor, weights: Tensor) -> NDArray[np.float32]:
-    """A class activation map: ReLU(Σ_k w_k A_k) at image size (*space), of A (1, K, *s) and w (K,)."""
-    summed = torch.einsum("k,k...->...", weights.to(activation), activation[0])[None, None]
-    return case.at_image(summed).clip(min=0)
+def activation_map(case: Case, activation: Tensor, weights: Tensor, *, rectified: bool = True) -> NDArray[np.float32]:
+    """A class activation map at image size (*space): Σ_k w_k A_k, enlarged, then what is below zero cut off.
+
+    Args:
+        case: the image and its size.
+        activation: A, (1, K, *s).
+        weights: one per channel (K,), or one per channel and place (K, *s).
+        rectified: ``False`` keeps what is below zero.
+    """
+    each = "k,k...->..." if weights.ndim == 1 else "k...,k...->..."
+    cam = case.at_image(torch.einsum(each, weights.to(activation), activation[0])[None, None])
+    return cam.clip(min=0) if rectified else cam
 
 
-def cam_layer(name: str, cam: NDArray[np.float32], normalise: bool, unit: str) -> Layer:
-    """A map from 0 upwards (*space) in its unit, or divided by its maximum; as it is where that is 0."""
-    top = float(cam.max())
+def cam_layer(name: str, cam: NDArray[np.float32], normalise: bool, unit: str, kind: Kind = "heat") -> Layer:
+    """A map (*space) in its unit, or divided by its largest size; as it is where that is 0."""
+    top = float(np.abs(cam).max())
     shown = cam / top if normalise and top > 0 else cam
-    return Layer(name, "heat", shown, "share of the maximum" if normalise else unit)
+    return Layer(name, kind, shown, "share of the maximum" if normalise else unit)
+
+
+def seen_at(case: Case, activation: Tensor) -> str:
+    """The true resolution of a layer's map (1, K, *s), in words: ``128 channels, 16×16 map shown at 256×256``."""
+    own, full = ("×".join(map(str, shape)) for shape in (activation.shape[2:], case.shape))
+    return f"{activation.shape[1]} channels, {own} map" + (f" shown at {full}" if own != full else "")
+
+
+def principal(activation: Tensor) -> tuple[Tensor, float]:
+    """The direction along which a layer's answers differ most from place to place (card B/B12, Eigen-CAM).
+
+    The first right singular vector of the centred matrix of places and channels, by its K × K Gram matrix: the
+    singular value decomposition of the matrix itself would take memory of the square of the places. Its sign, which
+    is free, is such that its components add up to 0 or more.
+
+    Args:
+        activation: (1, K, *s).
+
+    Returns:
+        A unit vector (K,) in float64, and the share of the variance along it (0 where the layer is constant).
+    """
+    flat = activation[0].flatten(1)
+    mean = flat.mean(1, keepdim=True, dtype=torch.float64)
+    gram = mean.new_zeros(len(flat), len(flat))
+    for part in torch.split(flat, PART, 1):
+        centred = part - mean
+        gram += centred @ centred.T
+    sizes, vectors = torch.linalg.eigh(gram)
+    first, total = vectors[:, -1], float(sizes.clamp(min=0).sum())
+    return (-first if first.sum() < 0 else first), (float(sizes[-1]) / total if total > 0 else 0.0)
+
+
+def stages(model: SegmentationModel) -> tuple[LayerInfo, ...]:
+    """One layer for each depth of a network, from input to output; never the answer itself.
+
+    Layers of one stride that follow each other are one depth; of these the one with most channels counts, of those
+    the last: a U-Net has one stage per level down, the bottleneck, and one per level up.
+
+    Raises:
+        MissingNeed: the model is an exported graph or TorchScript.
+    """
+    every = layers(model)
+    inside = [layer for layer in every if not layer.final] or every
+    runs = (list(run) for _, run in groupby(inside, key=lambda layer: layer.stride))
+    return tuple(max(run, key=lambda layer: (layer.channels, layer.order)) for run in runs)
 
 
 def strongest(columns: dict[str, Tensor], table: str, figure: str) -> tuple[Table, Figure]:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from seglens.core.boxes import Box, at_box
 from seglens.core.errors import MissingNeed
 from seglens.core.run import Run
 from seglens.engine import fast
 from seglens.engine.evaluator import no_memory
+from seglens.engine.plan import ALIKE
 from seglens.models.device import free_cache, is_out_of_memory
 from seglens.models.segmentation import SegmentationModel
 
 Score = Callable[[Tensor], Tensor]
+Sizes = tuple[int, ...]
 
 
 @dataclass
@@ -29,7 +32,7 @@ class Tap:
 
 @contextmanager
 def tap(module: nn.Module) -> Iterator[Tap]:
-    """Record what a module returns, as the start of a graph; the hook is gone afterwards.
+    """Record what a module returns, as a part of a graph or its start; the hook is gone afterwards.
 
     The network goes on with a clone, so that an in-place operation behind the layer cannot change the record.
     """
@@ -38,7 +41,8 @@ def tap(module: nn.Module) -> Iterator[Tap]:
     def record(_: nn.Module, __: Any, output: Any) -> Any:
         if not isinstance(output, Tensor):
             return output
-        activation = output.detach().requires_grad_(torch.is_grad_enabled())
+        # behind another layer that is recorded, too, the graph goes on
+        activation = output if output.requires_grad else output.detach().requires_grad_(torch.is_grad_enabled())
         seen.calls.append(activation)
         return activation.clone()
 
@@ -60,7 +64,7 @@ def input_gradient(model: SegmentationModel, x: Tensor, score: Score, run: Run) 
         leaf = fast.arranged(x.detach().clone()).requires_grad_(True)
         # the clone keeps a network that starts with an in-place operation from touching the leaf
         total = score(model.logits(leaf.clone())).sum()
-        gradient = _grad(total, leaf)
+        (gradient,) = _grads(total, [leaf])
     run.cost.forwards += len(x)
     run.cost.backwards += len(x)
     return gradient
@@ -73,11 +77,17 @@ def layer_activation(model: SegmentationModel, module: nn.Module, x: Tensor, run
         MissingNeed: the layer is never called, or returns no tensor.
         OutOfMemory: the image does not fit.
     """
+    return layer_activations(model, [module], x, run)[0]
+
+
+def layer_activations(model: SegmentationModel, modules: Sequence[nn.Module], x: Tensor, run: Run) -> list[Tensor]:
+    """The same for several layers in one pass."""
     run.check()
-    with guarded(model), torch.no_grad(), tap(module) as seen:
-        model.logits(x)
+    with guarded(model), fast.kept_memory(), torch.no_grad(), ExitStack() as stack:
+        seen = [stack.enter_context(tap(module)) for module in modules]
+        model.logits(fast.arranged(x))
     run.cost.forwards += len(x)
-    return _last(seen, run)
+    return [_last(one, run) for one in seen]
 
 
 def layer_gradient(
@@ -89,14 +99,51 @@ def layer_gradient(
         MissingNeed: the layer is never called, or returns no tensor.
         OutOfMemory: the image does not fit.
     """
+    return layer_gradients(model, [module], x, score, run)[0]
+
+
+def layer_gradients(
+    model: SegmentationModel, modules: Sequence[nn.Module], x: Tensor, score: Score, run: Run
+) -> list[tuple[Tensor, Tensor]]:
+    """The same for several layers, in one forward and one backward pass; it goes back to the first of them."""
     run.check()
-    with guarded(model), torch.enable_grad(), tap(module) as seen:
-        total = score(model.logits(x.detach())).sum()
-        activation = _last(seen, run)
-        gradient = _grad(total, activation)
+    with guarded(model), fast.kept_memory(), torch.enable_grad(), ExitStack() as stack:
+        seen = [stack.enter_context(tap(module)) for module in modules]
+        total = score(model.logits(fast.arranged(x.detach()))).sum()
+        activations = [_last(one, run) for one in seen]
+        found = _grads(total, activations)
     run.cost.forwards += len(x)
     run.cost.backwards += len(x)
-    return activation.detach(), gradient
+    return [(activation.detach(), gradient) for activation, gradient in zip(activations, found, strict=True)]
+
+
+def placed(near: tuple[Tensor, Tensor], activation: Tensor, box: Box, full: Sizes, part: Sizes) -> Tensor | None:
+    """The gradient at a layer, seen on a crop, in the layer's map of the whole image; zero around it.
+
+    Args:
+        near: the layer's activation and gradient on the crop, (1, K, *c).
+        activation: on the whole image, (1, K, *s).
+        box: the crop.
+        full, part: at which sizes the network saw the image and the crop.
+
+    Returns:
+        (1, K, *s), or ``None`` if the maps do not lie on each other or the layer answers otherwise on the crop.
+    """
+    seen, gradient = near
+    there, here = [], []
+    for s, n, c, whole_map, part_map in zip(box, full, part, activation.shape[2:], gradient.shape[2:], strict=True):
+        stride = max(1, n // whole_map)
+        if stride * whole_map != n or stride * part_map != c or s.start % stride:
+            return None
+        first = s.start // stride
+        there.append(slice(first, min(whole_map, first + part_map)))
+        here.append(slice(0, there[-1].stop - first))
+    out = torch.zeros_like(activation)
+    out[at_box(there)] = gradient[at_box(here)]
+    counts = gradient[at_box(here)] != 0
+    off = ((seen[at_box(here)] - activation[at_box(there)]).abs() * counts).max()
+    alike = float(off) <= ALIKE * max(1e-12, float(activation.abs().max()))
+    return out if alike and int(counts.sum()) == int((gradient != 0).sum()) else None
 
 
 def _last(seen: Tap, run: Run) -> Tensor:
@@ -109,12 +156,12 @@ def _last(seen: Tap, run: Run) -> Tensor:
     return seen.calls[-1]
 
 
-def _grad(total: Tensor, of: Tensor) -> Tensor:
+def _grads(total: Tensor, of: Sequence[Tensor]) -> list[Tensor]:
     if not total.requires_grad:
-        # the score does not depend on it: a constant network, or a layer nobody listens to
-        return torch.zeros_like(of)
-    (gradient,) = torch.autograd.grad(total, of, allow_unused=True)
-    return torch.zeros_like(of) if gradient is None else gradient.detach()
+        # the score does not depend on them: a constant network, or a layer nobody listens to
+        return [torch.zeros_like(one) for one in of]
+    found = torch.autograd.grad(total, of, allow_unused=True)
+    return [torch.zeros_like(one) if g is None else g.detach() for one, g in zip(of, found, strict=True)]
 
 
 @contextmanager
