@@ -57,3 +57,8 @@ class CAM(LayerMethod):
 def spatial_mean(values: Tensor) -> Tensor:
     """Per channel the mean over places, (K, *s) to (K,)."""
     return values.flatten(1).mean(1)
+
+
+def below_zero(activation: Tensor, instead: str) -> str:
+    """What to say where a formula for rectified layers meets answers (K, *s) below zero; else nothing."""
+    return f"The layer answers below zero, too, so {instead}." if bool((activation < 0).any()) else ""

@@ -1,0 +1,33 @@
+"""Seg-Grad-CAM++: a layer's channels, weighted by where the target asks for them, small places as much as large."""
+
+from torch import Tensor
+
+from seglens.core.method import Fidelity
+from seglens.methods.gradient._cams import CAM, below_zero
+
+
+class SegGradCAMPlusPlus(CAM):
+    """Weights are sums of the positive gradient, each place divided by how much of the channel there is.
+
+    The division comes from an exponential of the score (card B/B12), so the weights change with the reduction of the
+    target: of a mean over many pixels they are half the positive gradient.
+    """
+
+    title = "Seg-Grad-CAM++"
+    cite = "gizzini2023"
+    survey = (94, 129)
+    fidelity = Fidelity.EXACT
+
+    def weigh(self, activation: Tensor, gradient: Tensor) -> Tensor:
+        """Σ_p relu(g) / (2 + S relu(g)), with the sum S of the channel (K,).
+
+        The published g² / (2 g² + S g³ + 1e-6) is this without the 1e-6, which would outweigh the gradient of a mean
+        over many pixels. It is for layers without values below zero; elsewhere S is the sum of what is above.
+        """
+        wanted = gradient.flatten(1).relu()
+        there = activation.flatten(1).relu().sum(1, keepdim=True)
+        return (wanted / (2 + there * wanted)).sum(1)
+
+    def remark(self, activation: Tensor, gradient: Tensor) -> str:
+        """Where the formula had to be bent."""
+        return below_zero(activation, "how much of a channel there is was counted above zero only")

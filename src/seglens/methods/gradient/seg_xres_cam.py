@@ -1,0 +1,45 @@
+"""Seg-XRes-CAM: a layer's answers times the target's gradient, the gradient pooled in windows."""
+
+from typing import Annotated, Literal
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from seglens.core.method import Fidelity
+from seglens.core.param import Param
+from seglens.methods.gradient._cams import CAM
+
+Pooled = Annotated[
+    int,
+    Param("Side of the windows, in pixels of the layer: 1 is HiResCAM, the layer's size Seg-Grad-CAM.", ge=1, le=4096),
+]
+Pooling = Annotated[Literal["mean", "max"], Param("What of the gradient in a window counts.")]
+
+
+class SegXResCAM(CAM):
+    """Between HiResCAM and Seg-Grad-CAM: the gradient may be a little off, yet not anywhere in the image.
+
+    Ask about a box (only its predicted pixels count) and move it: the map moves with it.
+    """
+
+    title = "Seg-XRes-CAM"
+    cite = "hasany2023"
+    survey = (92,)
+    fidelity = Fidelity.EXACT
+
+    window: Pooled = 2
+    pooling: Pooling = "mean"
+
+    def weigh(self, activation: Tensor, gradient: Tensor) -> Tensor:
+        """Each window's mean or largest gradient, at each of its places (K, *s); windows at the far end are cut."""
+        dims = gradient.ndim - 1
+        window = [min(self.window, n) for n in gradient.shape[1:]]
+        pools = {"mean": (F.avg_pool2d, F.avg_pool3d), "max": (F.max_pool2d, F.max_pool3d)}
+        pooled = pools[self.pooling][dims - 2](gradient[None], window, ceil_mode=True)[0]
+        for axis, (side, length) in enumerate(zip(window, gradient.shape[1:], strict=True), start=1):
+            pooled = pooled.repeat_interleave(side, axis).narrow(axis, 0, length)
+        return pooled
+
+    def remark(self, activation: Tensor, gradient: Tensor) -> str:
+        """The window in pixels of the layer."""
+        return f"The gradient is the {self.pooling} of windows of {self.window} pixels of the layer."
