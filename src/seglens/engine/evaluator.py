@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -17,6 +18,7 @@ from seglens.core.boxes import Box, at_box, common, moved, whole
 from seglens.core.errors import OutOfMemory
 from seglens.core.run import Run
 from seglens.engine import cache, fast, tuning
+from seglens.engine.folding import lean
 from seglens.engine.packing import NotApart, Packed
 from seglens.engine.perturb import Perturbations
 from seglens.engine.plan import ALIKE, Plan, Scored, plan
@@ -114,7 +116,7 @@ class Evaluator:
             yield Scored(torch.arange(total), known)
             return
         made = torch.zeros(total, len(self.targets), dtype=torch.float64)
-        with fast.kept_memory(), torch.inference_mode():
+        with self._lean(), torch.inference_mode():
             for scored in self._work(perturbations, text):
                 made[scored.index] = scored.scores
                 yield scored
@@ -140,7 +142,7 @@ class Evaluator:
         )
         if key not in _SECONDS:
             x = self.x[at_box(self.field)]
-            with fast.kept_memory(), torch.inference_mode():
+            with self._lean(), torch.inference_mode():
                 self.run_on(x, self.field)  # the first one asks the system for memory
                 start = time.perf_counter()
                 self.run_on(x, self.field)
@@ -159,7 +161,7 @@ class Evaluator:
         run, total = self.run, len(change)
         crop = whole(self.shape) if run.plain else self.field
         how = Plan(self.shape, crop, None, (), {}, total)
-        with fast.kept_memory(), torch.inference_mode():
+        with self._lean(module), torch.inference_mode():
             run.check()
             replay = Replay(lambda x: self.run_on(x, crop), module, self.x[at_box(crop)], trust=not run.plain)
             run.cost.forwards += replay.forwards
@@ -184,6 +186,9 @@ class Evaluator:
     def clean(self) -> Tensor:
         """Scores of the clean image, (targets,) in float64."""
         return torch.cat([t.combine(t.sums(self.logits[at_box(t.box)], t.box)) for t in self.targets]).cpu()
+
+    def _lean(self, keep: nn.Module | None = None) -> AbstractContextManager[None]:
+        return fast.kept_memory() if self.run.plain else lean(self.model, keep)
 
     def _work(self, perturbations: Perturbations, text: str) -> Iterator[Scored]:
         how = self.plan(perturbations)

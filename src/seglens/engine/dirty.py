@@ -1,0 +1,271 @@
+"""Dirty rectangles: of every layer only the rectangle is computed again in which a window can have changed it.
+
+The network's operations are written down once, and the clean image's answers are kept. A window changes a rectangle of
+the input; operation by operation the rectangle grows as far as kernels reach and shrinks with every stride, and is cut
+to what the targets can see. Windows whose rectangles have about one size go together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from seglens.core.boxes import Box, around, at_box, common, moved
+from seglens.engine import fast
+from seglens.engine.dirty_program import Along, Amount, Corner, Program
+from seglens.engine.dirty_rules import Span
+from seglens.engine.packing import Parts
+from seglens.engine.perturb import Perturbations
+from seglens.engine.plan import ALIKE, Plan, Scored
+
+if TYPE_CHECKING:
+    from seglens.engine.evaluator import Evaluator
+
+SLACK = 1.08  # rectangles of about one size: along one axis the larger ones cost at most so much more
+RECORD = 0.5  # of the memory that is allowed, for the clean image's answers
+CHECKS = 3  # passes beside the windows: the clean image, and two that are compared
+# What making a number, calling an operation and copying a patch cost, in multiplications of a convolution.
+NUMBER, CALL, PATCH = 12.0, 3e5, 3e5
+
+
+class NotLocal(Exception):
+    """Rectangles do not give what whole passes give."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Windows whose rectangles have one size.
+
+    Args:
+        members: numbers of their copies.
+        along: where they go, per axis.
+        windows: per member its number along every axis.
+    """
+
+    members: tuple[int, ...]
+    along: tuple[Along, ...]
+    windows: tuple[Corner, ...]
+
+
+@dataclass(frozen=True)
+class Rectangles:
+    """How windows are scored by rectangles.
+
+    Args:
+        program: the network's operations.
+        groups: the windows.
+        share: of the multiplications of a pass of the crop, for one window on average.
+        cost: of all windows, in multiplications; what comes with them is counted in.
+        whole: of one pass of the crop.
+        pixels, peak: of the largest window: of its answer, and bytes on its way.
+        checks: passes of the crop that come on top.
+    """
+
+    program: Program
+    groups: tuple[Group, ...]
+    share: float
+    cost: float
+    whole: float
+    pixels: int
+    peak: int
+    checks: int = CHECKS
+
+    @property
+    def passes(self) -> int:
+        """Windows."""
+        return sum(len(g.members) for g in self.groups)
+
+    def until(self, done: int, size: int) -> int:
+        """Where a batch ends that starts at ``done``: windows of two groups do not go together."""
+        end = 0
+        for group in self.groups:
+            end += len(group.members)
+            if end > done:
+                break
+        return min(done + size, end)
+
+    def at(self, start: int, stop: int) -> Iterator[tuple[Group, slice]]:
+        """The groups of some windows."""
+        first = 0
+        for group in self.groups:
+            low, high = max(0, start - first), min(len(group.members), stop - first)
+            if low < high:
+                yield group, slice(low, high)
+            first += len(group.members)
+
+
+def rectangles(program: Program, boxes: dict[int, Box], seen: Box) -> Rectangles:
+    """Group windows.
+
+    Args:
+        program: the network on the crop.
+        boxes: per copy what it changes, in the crop.
+        seen: what the targets look at, in the crop.
+    """
+    dims = len(seen)
+    classes: list[list[tuple[Along, dict[Span, int]]]] = []
+    for axis in range(dims):
+        spans = sorted({(b[axis].start, b[axis].stop) for b in boxes.values()})
+        classes.append(_classes(program, axis, spans, (seen[axis].start, seen[axis].stop)))
+    found: dict[tuple[int, ...], list[tuple[int, Corner]]] = {}
+    where = [{span: n for n, (_, members) in enumerate(of) for span in members} for of in classes]
+    for number, box in boxes.items():
+        spans_of = [(s.start, s.stop) for s in box]
+        key = tuple(w[s] for w, s in zip(where, spans_of, strict=True))
+        corner = tuple(of[k][1][s] for of, k, s in zip(classes, key, spans_of, strict=True))
+        found.setdefault(key, []).append((number, corner))
+    groups, amounts = [], []
+    for key, members in found.items():
+        along = tuple(of[k][0] for of, k in zip(classes, key, strict=True))
+        groups.append(Group(tuple(n for n, _ in members), along, tuple(c for _, c in members)))
+        amounts.append(program.amount(along))
+    whole = program.amount()
+    count = max(1, sum(len(g.members) for g in groups))
+    work = sum(a.multiplications * len(g.members) for a, g in zip(amounts, groups, strict=True))
+    out = program.trace.out
+    return Rectangles(
+        program,
+        tuple(groups),
+        work / count / max(1.0, whole.multiplications),
+        sum(_cost(a, len(g.members)) for a, g in zip(amounts, groups, strict=True)),
+        _cost(whole, 1),
+        max((prod(a.lengths[out] for a in g.along) for g in groups), default=1) or 1,
+        max((program.peak(g.along) for g in groups), default=1) or 1,
+    )
+
+
+def _cost(amount: Amount, copies: int) -> float:
+    one = amount.multiplications + NUMBER * amount.numbers + PATCH * amount.patches
+    return one * copies + CALL * amount.calls * -(-copies // fast.CPU_LEAST)
+
+
+def _classes(program: Program, axis: int, spans: Sequence[Span], seen: Span) -> list[tuple[Along, dict[Span, int]]]:
+    """Spans that go together, as what they change along this axis is about as much."""
+    wanted = program.wanted(axis, seen)
+    full = [prod(program.sizes(v)) * program.trace.shapes[v][1] / program.sizes(v)[axis] for v in _values(program)]
+    alone = {span: program.along(axis, [span], wanted).lengths for span in spans}
+
+    def size(lengths: Sequence[int]) -> float:
+        return sum(lengths[v] * weight for v, weight in zip(_values(program), full, strict=True))
+
+    made: list[list[Span]] = []
+    largest: list[int] = []
+    for span in sorted(spans, key=lambda s: -size(alone[s])):
+        both = [max(a, b) for a, b in zip(largest, alone[span], strict=True)] if made else []
+        if made and size(both) <= SLACK * size(alone[span]):
+            made[-1].append(span)
+            largest = both
+        else:
+            made.append([span])
+            largest = list(alone[span])
+    return [(program.along(axis, m, wanted), {span: n for n, span in enumerate(m)}) for m in made]
+
+
+def _values(program: Program) -> list[int]:
+    return [0, *(s.out for s in program.trace.steps)]
+
+
+class Dirty:
+    """Scores windows by the rectangles that they change."""
+
+    def __init__(self, engine: Evaluator, perturbations: Perturbations, how: Plan, rectangles: Rectangles) -> None:
+        """Keep what the network answers to the clean image."""
+        self._engine, self._copies, self._how, self._plan = engine, perturbations, how, rectangles
+        self._corner = tuple(s.start for s in how.crop)
+        program = rectangles.program
+        engine.run.cost.forwards += 1
+        engine.run.cost.images += how.share
+        self._clean = program.clean(fast.arranged(engine.x[at_box(how.crop)]))
+        self._out = torch.cat([self._clean[v] for v in program.leaves(program.trace.out)], 1)
+        self._parts = Parts(engine, how, self._out)
+
+    def holds(self, clean: Tensor) -> bool:
+        """Whether rectangles give what whole passes give, for noise in two of the windows.
+
+        Args:
+            clean: logits of the crop, of an ordinary pass.
+        """
+        scale = max(1e-12, float(clean.abs().max()))
+        if float((self._out - clean).abs().max()) > ALIKE * scale:
+            return False
+        largest = max(self._plan.groups, key=lambda g: len(g.members))
+        tried = [(largest, len(largest.members) // 2)]
+        others = [g for g in self._plan.groups if g is not largest]
+        if others:
+            tried.append((min(others, key=lambda g: prod(a.lengths[self._plan.program.trace.out] for a in g.along)), 0))
+        return all(self._same(group, number, clean) <= ALIKE * scale for group, number in tried)
+
+    def _same(self, group: Group, number: int, clean: Tensor) -> float:
+        """The largest difference from a whole pass, for noise in one window."""
+        at = slice(number, number + 1)
+        box, _ = self._boxes(group, at, 0)
+        here = at_box(moved(box[0], self._corner))
+        x = self._engine.x[at_box(self._how.crop)].clone()
+        noise = torch.randn(x[here].shape, generator=torch.Generator().manual_seed(0)).to(x)
+        x[here] += noise * (self._engine.x.std() + 1e-3)
+        truth = self._engine.run_on(x, self._how.crop)
+        self._engine.run.cost.forwards += 1
+        self._engine.run.cost.images += self._how.share
+        answer = clean.clone()
+        part = self._plan.program.run(x[here], self._clean, group.along, group.windows[at])
+        if part is not None:
+            boxes, _ = self._boxes(group, at, self._plan.program.trace.out)
+            answer[at_box(moved(boxes[0], self._corner))] = part
+        seen = at_box(moved(around([t.box for t in self._engine.targets]), self._corner))
+        return float((answer - truth)[seen].abs().max())
+
+    def score(self, start: int, stop: int) -> Scored:
+        """Some of the windows."""
+        index: list[int] = []
+        scores: list[Tensor] = []
+        for group, at in self._plan.at(start, stop):
+            boxes, size = self._boxes(group, at, 0)
+            fresh = [self._copies.within(b).batch(n, n + 1) for b, n in zip(boxes, group.members[at], strict=True)]
+            part = self._plan.program.run(fast.arranged(torch.cat(fresh)), self._clean, group.along, group.windows[at])
+            boxes, size = self._boxes(group, at, self._plan.program.trace.out)
+            index += group.members[at]
+            for number, box in enumerate(boxes):
+                scores.append(
+                    self._engine.clean
+                    if part is None or not all(size)
+                    else self._parts.score(part[number : number + 1], box)
+                )
+        return Scored(torch.tensor(index), torch.stack(scores))
+
+    def _boxes(self, group: Group, at: slice, value: int) -> tuple[list[Box], list[int]]:
+        """Rectangles of a value that has the input's grid, in the image."""
+        size = [a.lengths[value] for a in group.along]
+        boxes = []
+        for window in group.windows[at]:
+            starts = [a.starts[value][n] + c for a, n, c in zip(group.along, window, self._corner, strict=True)]
+            boxes.append(tuple(slice(s, s + n) for s, n in zip(starts, size, strict=True)))
+        return boxes, size
+
+
+def choose(engine: Evaluator, how: Plan, perturbations: Perturbations) -> Plan:
+    """The plan, with rectangles if they are available, fit into the memory and cost less than its passes."""
+    boxes = _inside(how, perturbations)
+    program = engine.first(how.crop).program if boxes else None
+    if program is None or program.bytes > RECORD * engine.run.memory:
+        return how
+    seen = moved(around([t.box for t in engine.targets]), [s.start for s in how.crop])
+    found = rectangles(program, boxes, seen)
+    if found.cost + found.checks * found.whole >= how.passes * found.whole:
+        return how
+    return replace(how, rectangles=found, silent=tuple(n for n in range(how.count) if n not in boxes))
+
+
+def _inside(how: Plan, perturbations: Perturbations) -> dict[int, Box]:
+    """Per copy that counts, what it changes, in the coordinates of the crop."""
+    corner = [s.start for s in how.crop]
+    found = {}
+    for number, box in enumerate(perturbations.boxes or ()):
+        inside = common(box, how.crop)
+        if inside is not None and (how.groups is None or number in how.met):
+            found[number] = moved(inside, corner)
+    return found
