@@ -12,10 +12,11 @@ from typing import Any
 
 from benchmarks.compare import ROOT, Plan, run
 from benchmarks.questions import QUICK_SIZES, SIZES
+from benchmarks.scenes import NETWORKS
 from benchmarks.table import markdown, write_docs
 
 RESULTS = ROOT / "benchmarks" / "results" / "peers.json"
-QUICK = {"seconds": 1.0, "limit": 30.0, "forwards": 2, "again": 0.0, "repeats": 3}
+QUICK = {"seconds": 1.0, "limit": 30.0, "forwards": 2, "again": 0.0, "repeats": 1}
 
 
 def options() -> argparse.Namespace:
@@ -23,6 +24,7 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--only", default="", help="questions whose names match this expression")
     parser.add_argument("--contenders", default="", help="contenders whose names match this expression")
+    parser.add_argument("--family", default="", help="perturbation or gradient; both if nothing is said")
     parser.add_argument("--networks", default="", help="networks whose names match this expression")
     parser.add_argument("--sizes", nargs="+", metavar="N or DxHxW", help="such as 256 64x128x128")
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
@@ -41,10 +43,10 @@ def plan(chosen: argparse.Namespace) -> Plan:
     if chosen.sizes:
         shapes = [tuple(int(n) for n in size.split("x")) for size in chosen.sizes]
         shapes = [s * 2 if len(s) == 1 else s for s in shapes]
-        sizes = {dims: tuple(s for s in shapes if len(s) == dims) for dims in (2, 3)}
+        sizes = {network: tuple(s for s in shapes if len(s) == dims) for network, dims in NETWORKS.items()}
     more: dict[str, Any] = dict(QUICK) if chosen.quick else {}
     more |= {k: v for k in ("seconds", "limit") if (v := getattr(chosen, k)) is not None}
-    return Plan(sizes, chosen.only, chosen.contenders, chosen.networks, chosen.threads, **more)
+    return Plan(sizes, chosen.only, chosen.contenders, chosen.networks, chosen.family, chosen.threads, **more)
 
 
 def say(line: str) -> None:

@@ -1,7 +1,8 @@
 """How many passes Shapley values take to be as exact as Captum's Kernel SHAP with 500 samples.
 
-Two games of the same random network: 12 units, where all 4096 coalitions give the exact values, and 64 units as in the
-benchmark's row, where many antithetic permutations give values whose own error is far below those compared.
+Two games of one random network: 12 units, where all 4096 coalitions give the exact values, and 64 units as in the
+benchmark's row, where antithetic permutations give values whose own standard error is told, and is taken out of what
+is compared with them.
 """
 
 from __future__ import annotations
@@ -19,11 +20,16 @@ from torch import Tensor
 
 from benchmarks.contender import cells, score
 from benchmarks.scenes import Scene
+from seglens.engine import fast
 
 Values = NDArray[np.float64]
+Answer = Callable[["Game", int, int], Values]  # game, passes (permutations of Captum's sampling), seed
 CAPTUM = 500
-LADDER = (32, 50, 64, 100, 128, 160, 200, 300, 500)  # passes of ours
-PERMUTATIONS = 200  # and their reverses, for the truth of 64 units
+LADDER = (16, 24, 32, 48, 64, 80, 96, 112, 128, 160, 192, 256, 320, 384, 512)  # passes of ours, until they suffice
+SHOWN = (128, 256)  # passes of ours whose error is told, whatever suffices; 256 is what it takes by itself
+PERMUTATIONS = {12: (4, 8, 16, 24, 32, 40, 48), 64: (1, 2, 3, 4, 6, 8, 12)}  # of Captum's sampling, likewise
+TRUTH = 24  # permutations and their reverses, for the truth of 64 units
+BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -32,129 +38,172 @@ class Game:
 
     Args:
         scene: the network and the image.
-        grid: cells per axis.
+        units: how many.
         truth: Shapley values.
-        value: coalitions (N, units) of 0 and 1 to numbers (N,).
+        doubt: root mean square of the truth's own standard errors; 0 if it is exact.
+        value: coalitions (N, units) of 0 and 1 to numbers (N,) in float64.
     """
 
     scene: Scene
-    grid: tuple[int, ...]
+    units: int
     truth: Values
+    doubt: float
     value: Callable[[Tensor], Tensor]
 
-    def error(self, answers: list[Values]) -> float:
-        """Root mean square error over units and answers, as a share of the root mean square of the truth."""
-        return float(np.sqrt(np.mean((np.stack(answers) - self.truth) ** 2) / np.mean(self.truth**2)))
+    @property
+    def scale(self) -> float:
+        """Root mean square of the truth."""
+        return float(np.sqrt(np.mean(self.truth**2)))
+
+    def error(self, answer: Answer, passes: int, repeats: int) -> float:
+        """Root mean square error over units and seeds without the truth's own, as a share of the truth's size."""
+        answers = np.stack([answer(self, passes, seed) for seed in range(repeats)])
+        return float(np.sqrt(max(0.0, np.mean((answers - self.truth) ** 2) - self.doubt**2))) / self.scale
 
 
 def playing(scene: Scene, grid: tuple[int, ...]) -> Callable[[Tensor], Tensor]:
-    """The network's answers to coalitions."""
-    numbers, unit = score(scene), cells(scene, grid)
+    """The network's answers to coalitions: time is no question here, so in the layout that is fastest."""
+    numbers, unit = score(scene), cells(scene, grid)[0, 0]
 
     @torch.inference_mode()
     def value(keep: Tensor) -> Tensor:
-        return torch.cat([numbers(scene.x * part.float()[:, unit[0, 0]].unsqueeze(1))[:, 0] for part in keep.split(32)])
+        copies = (fast.arranged(scene.x * part.float()[:, unit].unsqueeze(1)) for part in keep.split(BATCH))
+        with fast.kept_memory():
+            return torch.cat([numbers(x)[:, 0] for x in copies])
 
     return value
 
 
-def twelve() -> Game:
+def twelve(shape: tuple[int, int]) -> Game:
     """All coalitions are played once; from then on they are looked up."""
-    scene, grid = Scene("basicunet", (48, 64)), (3, 4)
+    scene = Scene("basicunet", shape)
     bits = 2 ** torch.arange(12)
     every = (torch.arange(2**12)[:, None] // bits % 2).bool()
-    table = playing(scene, grid)(every).double()
+    table = playing(scene, (3, 4))(every)
     values, sizes = table.numpy(), every.sum(1).numpy()
     truth = np.empty(12)
     for unit in range(12):
         without = np.flatnonzero(~every[:, unit].numpy())
         share = np.array([1 / (12 * comb(11, s)) for s in sizes[without]])
         truth[unit] = (share * (values[without + 2**unit] - values[without])).sum()
-    return Game(scene, grid, truth, lambda keep: table[(keep.long() * bits).sum(1)])
+    return Game(scene, 12, truth, 0.0, lambda keep: table[(keep.long() * bits).sum(1)])
 
 
-def sixty_four(permutations: int) -> Game:
-    """Truth from permutations and their reverses."""
-    scene, grid = Scene("basicunet", (64, 64)), (8, 8)
-    value = playing(scene, grid)
+def sixty_four(shape: tuple[int, int], permutations: int) -> Game:
+    """Truth from permutations and their reverses, and its standard error from how far these pairs are apart."""
+    scene, units = Scene("basicunet", shape), 64
+    value = playing(scene, (8, 8))
     rng = np.random.default_rng(5)
-    total = np.zeros(64)
-    for _ in range(permutations):
-        order = rng.permutation(64)
+    found = np.zeros((permutations, units))
+    for pair in found:
+        order = rng.permutation(units)
         for line in (order, order[::-1]):
-            keep = torch.zeros(65, 64, dtype=torch.bool)
-            for (_, after), unit in zip(pairwise(range(65)), line, strict=True):
+            keep = torch.zeros(units + 1, units, dtype=torch.bool)
+            for (_, after), unit in zip(pairwise(range(units + 1)), line, strict=True):
                 keep[after:, unit] = True
-            total[line] += np.diff(value(keep).numpy())
-    return Game(scene, grid, total / (2 * permutations), value)
+            pair[line] += np.diff(value(keep).numpy()) / 2
+    doubt = float(np.sqrt(np.mean(found.var(0, ddof=1) / permutations)))
+    return Game(scene, units, found.mean(0), doubt, value)
 
 
-def ours(game: Game, samples: int, seed: int) -> Values:
+def ours(solver: str) -> Answer:
     """Our Kernel SHAP, as anybody calls it."""
-    from seglens.core.run import Run
-    from seglens.session import explain
 
-    scene, units = game.scene, len(game.truth)
-    found = explain(
-        "kernel-shap", scene.image(), scene.model(), scene.target("class"), run=Run(seed=seed), units="grid",
-        pieces=units, fill="black", samples=samples,
-    )  # fmt: skip
-    return np.array(found.tables[0].columns["Shapley value"], float)
+    def answer(game: Game, passes: int, seed: int) -> Values:
+        from seglens.core.run import Run
+        from seglens.session import explain
+
+        scene = game.scene
+        found = explain(
+            "kernel-shap", scene.image(), scene.model(), scene.target("class"), run=Run(seed=seed), units="grid",
+            pieces=game.units, fill="black", samples=passes, solver=solver,
+        )  # fmt: skip
+        return np.array(found.tables[0].columns["Shapley value"], float)
+
+    return answer
 
 
-def captum(game: Game, name: str, samples: int, seed: int) -> Values:
+def captum(name: str) -> Answer:
     """A method of Captum on coalitions as its input."""
-    import captum.attr
 
-    torch.manual_seed(seed)
-    method = getattr(captum.attr, name)(lambda keep: game.value(keep > 0.5).float())
-    units = len(game.truth)
-    found = method.attribute(torch.ones(1, units), baselines=0.0, n_samples=samples, perturbations_per_eval=1)
-    return found[0].double().numpy()
+    def answer(game: Game, samples: int, seed: int) -> Values:
+        import captum.attr
+
+        torch.manual_seed(seed)
+        method = getattr(captum.attr, name)(lambda keep: game.value(keep > 0.5).float())
+        found = method.attribute(
+            torch.ones(1, game.units), baselines=0.0, n_samples=samples, perturbations_per_eval=BATCH
+        )
+        return found[0].double().numpy()
+
+    return answer
+
+
+def climb(game: Game, answer: Answer, steps: list[tuple[int, int]], bar: float, repeats: int) -> dict[str, Any]:
+    """Errors by passes, upwards until one is no larger than ``bar``.
+
+    Args:
+        game, answer: who plays what.
+        steps: passes, and what the answer is asked for.
+        bar: the error to reach.
+        repeats: seeds.
+
+    Returns:
+        ``errors`` by passes; ``enough``, the passes that suffice, or ``None``, and what was ``asked`` for there.
+    """
+    errors: dict[int, float] = {}
+    for passes, asked in steps:
+        errors[passes] = game.error(answer, asked, repeats)
+        if errors[passes] <= bar:
+            return {"errors": errors, "enough": passes, "asked": asked}
+    return {"errors": errors, "enough": None, "asked": steps[-1][1]}
+
+
+def compared(title: str, game: Game, repeats: int) -> dict[str, Any]:
+    """All answers of one game; plain data."""
+    from seglens.core.catalogue import METHODS
+
+    bar = game.error(captum("KernelShap"), CAPTUM, repeats)
+    steps = [(p * game.units + 1, p) for p in PERMUTATIONS[game.units]]
+    told: dict[str, Any] = {
+        "Captum Kernel SHAP": {"errors": {CAPTUM: bar}, "enough": CAPTUM, "asked": CAPTUM},
+        "Captum sampling": climb(game, captum("ShapleyValueSampling"), steps, bar, repeats),
+    }
+    if "kernel-shap" in METHODS:
+        for name, solver, least in (
+            ("SegLens", "gaussian-process", LADDER[0]),
+            ("SegLens, least squares", "least-squares", 2 * (game.units + 1)),
+        ):
+            steps = [(n, n) for n in sorted({*LADDER, least}) if n >= least]
+            told[name] = climb(game, ours(solver), steps, bar, repeats)
+            more = {n: game.error(ours(solver), n, repeats) for n in SHOWN if n >= least and game.units > 12}
+            told[name]["errors"] = more | told[name]["errors"]
+    doubt = game.doubt / game.scale
+    return {"title": title, "units": game.units, "doubt": doubt, "repeats": repeats, "answers": told}
 
 
 def accuracy(repeats: int) -> dict[str, Any]:
     """Errors by passes, and the passes that equal accuracy takes.
 
+    Args:
+        repeats: seeds; below 3 all is tiny, to see that it works.
+
     Returns:
-        ``games`` with their errors, ``passes`` for the benchmark's row, ``passes_told`` for people.
+        ``games`` with their errors, and ``passes`` for the benchmark's row, which has 64 units.
     """
-    from seglens.core.catalogue import METHODS
-
-    there = "kernel-shap" in METHODS
-    many = PERMUTATIONS if repeats > 5 else 10
+    quick = repeats < 3
+    truth = 2 if quick else TRUTH
     games = [
-        ("12 units, true values from all 4096 coalitions:", twelve(), (4, 8, 16, 25)),
-        (f"64 units, true values from {2 * many} permutations:", sixty_four(many), (2, 4, 8)),
+        compared("12 units, true values from all 4096 coalitions", twelve((48, 64) if quick else (96, 128)), repeats),
+        compared(
+            f"64 units, true values from {truth} random permutations and their reverses",
+            sixty_four((32, 32) if quick else (128, 128), truth),
+            repeats,
+        ),
     ]
-    told: dict[str, Any] = {"games": []}
-    needed: list[dict[str, int]] = []
-    for title, game, permutations in games:
-        units = len(game.truth)
-        count = repeats if units == 12 else max(2, repeats // 2)
-        shap = {n: game.error([captum(game, "KernelShap", n, s) for s in range(count)]) for n in (CAPTUM,)}
-        sampling = {
-            p * units + 1: game.error([captum(game, "ShapleyValueSampling", p, s) for s in range(count)])
-            for p in permutations
-        }
-        mine = {n: game.error([ours(game, n, s) for s in range(count)]) for n in LADDER} if there else {}
-        bar = shap[CAPTUM]
-        errors = {"SegLens": mine, "Captum Kernel SHAP": shap, "Captum sampling": sampling}
-        told["games"].append({"title": title, "units": units, "errors": errors})
-        needed.append({"SegLens": enough(mine, bar), "Captum sampling": enough(sampling, bar)})
-    # the row of the benchmark has 64 units, as the last game; ours must do in both
-    told["passes"] = {"captum ShapleyValueSampling": (needed[-1]["Captum sampling"] - 1) // 64}
-    if there:
-        told["passes"]["ours"] = max(n["SegLens"] for n in needed)
-    told["passes_told"] = [
-        f"{name} {n} ({game['units']} units)"
-        for game, found in zip(told["games"], needed, strict=True)
-        for name, n in found.items()
-        if n
-    ]
-    return told
-
-
-def enough(errors: dict[int, float], bar: float) -> int:
-    """The fewest passes with at most this error; the most that were tried if none is enough; 0 without any."""
-    return next((n for n, e in sorted(errors.items()) if e <= bar), max(errors, default=0))
+    last = games[-1]["answers"]
+    passes = {"captum ShapleyValueSampling": last["Captum sampling"]["asked"]}
+    if "SegLens" in last:
+        # ours must do in both games
+        passes["ours"] = max(game["answers"]["SegLens"]["asked"] for game in games)
+    return {"games": games, "passes": passes}

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from benchmarks import worker
 from benchmarks.loop import targets
-from benchmarks.questions import QUESTIONS, WINDOW, Question, Sizes, scenes
+from benchmarks.questions import QUESTIONS, Question, Sizes, scenes
 from benchmarks.scenes import MANY, Scene
 from seglens.core.threads import wait_politely
 
@@ -35,9 +35,9 @@ class Plan:
     """How much to do.
 
     Args:
-        sizes: shapes by number of axes.
+        sizes: shapes by network.
         only, contenders: regular expressions for names of questions and of contenders.
-        networks: a regular expression.
+        networks, family: regular expressions.
         threads: of every process.
         seconds: that a contender other than ours may take; what is left is scaled.
         limit: seconds after which ours is stopped and scaled too.
@@ -50,9 +50,10 @@ class Plan:
     only: str = ""
     contenders: str = ""
     networks: str = ""
+    family: str = ""
     threads: int = 2
-    seconds: float = 5.0
-    limit: float = 60.0
+    seconds: float = 3.0
+    limit: float = 40.0
     forwards: int = 3
     again: float = 8.0
     repeats: int = 6
@@ -95,7 +96,8 @@ def machine(plan: Plan) -> dict[str, Any]:
 
 
 def _accuracy(plan: Plan, say: Say) -> dict[str, Any]:
-    if not (re.search(plan.only, "kernel-shap") and plan.repeats):
+    wanted = re.search(plan.only, "kernel-shap") and re.search(plan.family, "perturbation")
+    if not (wanted and plan.repeats):
         return {}
     told, _ = launch({"accuracy": True, "repeats": plan.repeats}, plan)
     say(f"accuracy of Kernel SHAP: {json.dumps(told)}")
@@ -122,12 +124,13 @@ def _scene(scene: Scene, plan: Plan, passes: dict[str, int], say: Say) -> list[d
 def _jobs(scene: Scene, plan: Plan) -> Iterator[tuple[Question, str]]:
     """Question and contender, in the order in which they run: the loops last, as they leave their process as it was."""
     asked = [q for q in QUESTIONS if q.asked_of(scene) and re.search(plan.only, q.name)]
+    asked = [q for q in asked if re.search(plan.family, q.family)]
     jobs = [(q, c) for q in asked for c in q.contenders if re.search(plan.contenders, c)]
     yield from sorted(jobs, key=lambda job: job[1] == "loop")
 
 
 def _forwards(scene: Scene, plan: Plan) -> int:
-    return plan.forwards if scene.size <= 1024**2 else min(2, plan.forwards)
+    return plan.forwards if scene.size <= 1024**2 else 1
 
 
 def launch(spec: dict[str, Any], plan: Plan) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
@@ -177,27 +180,31 @@ def _in_forwards(told: dict[str, Any], following: dict[str, Any]) -> None:
 
 def row(scene: Scene, question: Question, cells: list[Cell]) -> dict[str, Any]:
     """One question on one scene: every contender's cost, the best peer, the differences."""
-    own = [c for c in cells if c.question is question]
-    lent = [c for c in cells if c.question.name == question.lender and c.contender in question.borrows]
-    told = {c.contender: _kept(c.told) for c in own}
-    told |= {c.contender: _borrowed(c.told, question.borrows[c.contender]) for c in lent if "wall" in c.told}
-    ours = next((c for c in own if c.contender == "ours"), None)
-    for cell in [*own, *(c for c in lent if c.contender == "loop")]:
+    own = {c.contender: c for c in cells if c.question is question}
+    lent = {c.contender: c for c in cells if question.borrows.get(c.contender, ("",))[0] == c.question.name}
+    told = {name: _kept(c.told) for name, c in own.items()}
+    told |= {n: _borrowed(c.told, question.borrows[n][1]) for n, c in lent.items() if "wall" in c.told}
+    ours = own.get("ours")
+    # the loop that is lent has scored the targets of all questions about windows
+    for name, cell in (own | {n: c for n, c in lent.items() if "drops" in c.arrays and n == "loop"}).items():
         found = difference(scene, question, ours, cell) if ours else None
         if found is not None:
-            told[cell.contender]["difference"] = found
+            told[name]["difference"] = found
     peers = {n: t["forwards"]["wall"] for n, t in told.items() if n not in ("ours", "loop") and "forwards" in t}
     best = min(peers, key=peers.__getitem__, default=None)
     mine = told.get("ours", {}).get("forwards")
-    one = next((c.told for c in cells if c.question.name == question.lender and c.contender == "ours"), {})
-    of_one = (
-        mine["wall"] / one["forwards"]["wall"] if mine and question.target == "many" and "forwards" in one else None
-    )
     return {
-        "question": question.name, "title": question.title, "network": scene.network, "shape": list(scene.shape),
-        "evaluations": question.evaluations(scene), "contenders": told, "best_peer": best,
-        "times": peers[best] / mine["wall"] if best and mine else None, "of_one_run": of_one,
+        "question": question.name, "title": question.title, "family": question.family, "network": scene.network,
+        "shape": list(scene.shape), "evaluations": question.evaluations(scene), "contenders": told, "best_peer": best,
+        "times": peers[best] / mine["wall"] if best and mine else None, "of_one_run": _of_one(question, cells, mine),
     }  # fmt: skip
+
+
+def _of_one(question: Question, cells: list[Cell], mine: dict[str, float] | None) -> float | None:
+    """What many targets cost ours in units of one whole class."""
+    one = next((c.told for c in cells if c.question.name == "occlusion" and c.contender == "ours"), {})
+    asked = question.target == "many" and mine and "forwards" in one
+    return mine["wall"] / one["forwards"]["wall"] if asked and mine else None
 
 
 def _kept(told: dict[str, Any]) -> dict[str, Any]:
@@ -219,6 +226,8 @@ def difference(scene: Scene, question: Question, ours: Cell, other: Cell) -> dic
     """Largest difference of ours from another answer, absolute and as a share of the largest value; if comparable."""
     if other is ours or not ours.arrays or not other.arrays:
         return None
+    if "image" in ours.arrays:
+        return _apart(ours.arrays["image"], other.arrays["image"]) if "image" in other.arrays else None
     if "channels" in ours.arrays:
         known = ours.arrays["index"] < len(other.arrays["channels"])
         index = ours.arrays["index"][known]
@@ -226,8 +235,6 @@ def difference(scene: Scene, question: Question, ours: Cell, other: Cell) -> dic
     at = {tuple(s): i for i, s in enumerate(ours.arrays["starts"].tolist())}
     places = [tuple(s) for s in other.arrays["starts"].tolist()]
     mine = ours.arrays["drops"][[at[p] for p in places]]
-    if "map" in other.arrays:
-        return _apart(_spread(scene, places, mine[:, 0]), other.arrays["map"])
     names = [f"object {i}" for i in range(MANY)] if question.target == "many" else [question.target]
     columns = targets(scene) if other.contender == "loop" else (question.target,)
     return _apart(mine, other.arrays["drops"][:, [columns.index(n) for n in names]])
@@ -240,16 +247,6 @@ def _apart(a: NDArray[Any], b: NDArray[Any]) -> dict[str, float]:
         "relative": largest / scale if scale else float(largest > 0),
         "compared": int(np.size(b)),
     }
-
-
-def _spread(scene: Scene, places: list[tuple[int, ...]], drops: NDArray[Any]) -> NDArray[np.float64]:
-    """Per pixel the mean of the drops of the windows that cover it."""
-    total, count = np.zeros(scene.shape), np.zeros(scene.shape)
-    for place, drop in zip(places, drops, strict=True):
-        box = tuple(slice(p, p + WINDOW) for p in place)
-        total[box] += drop
-        count[box] += 1
-    return total / np.maximum(count, 1)
 
 
 def _rounded(data: dict[str, Any]) -> dict[str, Any]:

@@ -65,15 +65,9 @@ Go = Callable[[], Outcome]
 
 
 def score(scene: Scene, targets: tuple[str, ...] = ("class",)) -> Callable[[Tensor], Tensor]:
-    """Input (N, C, *space) to the targets' numbers (N, T): means of the class's logit, summed in float64."""
-    weights, index, module = scene.weights(targets), scene.index, scene.module
-    flat = weights.flatten(1).T.double()
-
-    def numbers(x: Tensor) -> Tensor:
-        logits = module(x)[:, index].flatten(1)
-        return logits.double() @ flat if len(targets) > 1 else (logits.double() * flat[:, 0]).sum(1, keepdim=True)
-
-    return numbers
+    """Input (N, C, *space) to the targets' numbers (N, T) in float64."""
+    module = scene.module
+    return lambda x: scene.number(module(x), targets)
 
 
 def starts(windows: list[Box]) -> NDArray[np.int64]:

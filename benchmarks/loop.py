@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.contender import Asked, Go, Outcome, cells, score, starts
+from benchmarks.gradients import loop_gradient
 from benchmarks.questions import STRIDE, WINDOW, Box, lattice, question, sampled
-from benchmarks.scenes import LAYERS, MANY, Scene
+from benchmarks.scenes import LAYER, MANY, Scene
 
 MOST = 2000  # windows of the loop
 
@@ -113,7 +114,7 @@ def rise(asked: Asked) -> Go:
 def ablation(asked: Asked) -> Go:
     """The whole network once per channel, with this channel of the layer set to 0 by a hook."""
     scene = asked.scene
-    layer = scene.module.get_submodule(LAYERS[scene.network])
+    layer = scene.module.get_submodule(LAYER)
     numbers = score(scene)
     count = min(asked.total, max(4, int(asked.affordable)))
 
@@ -136,4 +137,35 @@ def ablation(asked: Asked) -> Go:
     return go
 
 
-LOOPS = {"occlusion": occlusion, "kernel-shap": units, "lime": units, "rise": rise, "seg-ablation-cam": ablation}
+def score_cam(asked: Asked) -> Go:
+    """The whole network once per channel of the layer, on the image times this channel, enlarged and from 0 to 1."""
+    scene = asked.scene
+    numbers = score(scene)
+    count = min(asked.total, max(4, int(asked.affordable)))
+
+    @torch.inference_mode()
+    def go() -> Outcome:
+        kept: list[Tensor] = []
+        handle = scene.module.get_submodule(LAYER).register_forward_hook(lambda *told: kept.append(told[-1].clone()))
+        scene.module(scene.x)
+        handle.remove()
+        scores = np.zeros(count)
+        for channel in range(count):
+            mask = F.interpolate(kept[0][:, [channel]], scene.shape, mode="bilinear", align_corners=False)
+            low, high = mask.aminmax()
+            if high > low:
+                scores[channel] = float(numbers(scene.x * (mask - low) / (high - low)))
+        return Outcome(count + 1, asked.total + 1, {"channels": scores})
+
+    return go
+
+
+LOOPS = {
+    "occlusion": occlusion,
+    "kernel-shap": units,
+    "lime": units,
+    "rise": rise,
+    "seg-ablation-cam": ablation,
+    "seg-score-cam": score_cam,
+    "vanilla-gradient": loop_gradient,
+}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from seglens.core.errors import Cancelled
 from seglens.core.explanation import Explanation
 from seglens.core.run import Run
 
+CHANNELS = {"seg-ablation-cam": "drop", "seg-score-cam": "score per pixel"}  # and the column to compare
 CHECKED = 48  # copies of the small run that is compared with the engine's own plain loop
 
 
@@ -47,22 +47,20 @@ class Watch:
 
 
 def ours(asked: Asked, again: bool = False) -> Go:
-    """One question with ``explain``, or fifty targets with ``explain_many``.
+    """One question, with ``explain``, or about fifty targets with ``explain_each``.
 
     Args:
         asked: the question.
         again: ask with another fill, as scores that are known already are not measured but remembered.
 
     Raises:
-        Skip: the method, or the call for many targets, is not there.
+        Skip: the method is not there.
     """
     question, scene = asked.question, asked.scene
     if question.method not in METHODS:
         raise Skip(f"SegLens has no method {question.method} yet")
     METHODS[question.method]  # its module is imported now, not while the clock runs
     many = question.target == "many"
-    if many and not hasattr(seglens.session, "explain_many"):
-        raise Skip("SegLens cannot explain many targets at once yet")
     model, image = scene.model(), scene.image()
     wanted = [scene.target(n) for n in ([f"object {i}" for i in range(MANY)] if many else [question.target])]
     parameters = dict(question.parameters)
@@ -74,18 +72,18 @@ def ours(asked: Asked, again: bool = False) -> Go:
     def go() -> Outcome:
         watch = Watch(asked.limit)
         try:
-            if many:
-                answers = seglens.session.explain_many(
-                    question.method, image, model, wanted, run=watch.run, **parameters
-                )
-            else:
-                answers = [
-                    seglens.session.explain(question.method, image, model, wanted[0], run=watch.run, **parameters)
-                ]
+            # answers come one by one; what is compared is kept of each, as fifty maps would be most of the memory
+            answers = (
+                seglens.session.explain_each(question.method, image, model, wanted, run=watch.run, **parameters)
+                if many
+                else [seglens.session.explain(question.method, image, model, wanted[0], run=watch.run, **parameters)]
+            )
+            found = [arrays(question.method, answer) for answer in answers]
         except Cancelled:
             _, done, total = watch.last
             return Outcome(done, total, details=spent(watch.run), seconds=watch.scaled())
-        return Outcome(asked.total, asked.total, arrays(question.method, answers), spent(watch.run, parameters))
+        joined = {k: np.stack([one[k] for one in found], 1) for k in found[0] if k == "drops"}
+        return Outcome(asked.total, asked.total, found[0] | joined, spent(watch.run, parameters))
 
     return go
 
@@ -108,16 +106,16 @@ def checked(asked: Asked) -> dict[str, float] | None:
     return {"largest": float(np.abs(a - b).max()), "relative": float(np.abs(a - b).max() / np.abs(b).max())}
 
 
-def arrays(method: str, answers: Sequence[Explanation]) -> dict[str, NDArray[Any]]:
-    """What can be compared: drops of windows (n, T) with their starts, or of some channels with their numbers."""
-    tables = [answer.tables[0].columns for answer in answers if answer.tables]
+def arrays(method: str, answer: Explanation) -> dict[str, NDArray[Any]]:
+    """What can be compared: drops of windows (n,) with their starts, or of some channels with their numbers."""
     if method == "occlusion":
-        drops = np.stack([np.array(table["drop"], float) for table in tables], 1)
-        lines = [np.array(values) for name, values in tables[0].items() if name.endswith("start")]
-        return {"drops": drops, "starts": np.stack(lines, 1)}
-    if method == "seg-ablation-cam":
-        return {"channels": np.array(tables[0]["drop"], float), "index": np.array(tables[0]["channel"], int)}
-    return {}
+        table = answer.tables[0].columns
+        lines = [np.array(values) for name, values in table.items() if name.endswith("start")]
+        return {"drops": np.array(table["drop"], float), "starts": np.stack(lines, 1)}
+    if method in CHANNELS:
+        table = answer.tables[0].columns
+        return {"channels": np.array(table[CHANNELS[method]], float), "index": np.array(table["channel"], int)}
+    return {"image": np.asarray(answer.map.data, np.float64)}
 
 
 def spent(run: Run, parameters: dict[str, Any] | None = None) -> dict[str, Any]:

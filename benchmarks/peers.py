@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.contender import Asked, Go, Outcome, Skip, cells, score, starts
+from benchmarks.contender import Asked, Go, Outcome, cells, score, starts
+from benchmarks.gradients import GRADIENTS
 from benchmarks.questions import STRIDE, UNITS, WINDOW, Box, lattice
-from benchmarks.scenes import LAYERS, Scene
+from benchmarks.scenes import LAYER
 
 FEWEST = 3  # perturbed copies, however slow
 
@@ -27,10 +28,11 @@ class Recorded(nn.Module):
     MONAI's occlusion raises on the map of a segmentation network, and its own map is of scores, not of drops.
     """
 
-    def __init__(self, scene: Scene, most: int) -> None:
-        """Wrap the network of a scene."""
+    def __init__(self, asked: Asked, total: int) -> None:
+        """Wrap the network of a scene; ``total`` calls are the whole work."""
         super().__init__()
-        self.module, self.numbers, self.most = scene.module, score(scene), most
+        self.module, self.numbers, self.total = asked.scene.module, score(asked.scene), total
+        self.most = min(total, FEWEST + int(asked.affordable))
         self.seen: list[float] = []
         self.times: list[float] = []
 
@@ -47,17 +49,24 @@ class Recorded(nn.Module):
         self.seen.append(float(answer))
         return answer
 
-    def start(self) -> None:
-        """Forget what was seen, and start the clock."""
-        self.seen.clear()
-        self.times[:] = [time.perf_counter()]
+    def __call__(self, x: Tensor) -> Tensor:
+        """As :meth:`forward`."""
+        answer: Tensor = super().__call__(x)
+        return answer
 
-    def seconds(self, calls: int) -> float | None:
-        """What so many calls would have taken, with what comes before the first one once; ``None``: all were made."""
-        if len(self.seen) == calls:
+    def ask(self, library: Callable[[], object]) -> float | None:
+        """Let a library work until it is done or has asked often enough.
+
+        Returns:
+            Seconds that all calls would have taken, with what comes before the first one once; ``None``: all were made.
+        """
+        self.times[:] = [time.perf_counter()]
+        with suppress(Enough):
+            library()
+        if len(self.seen) == self.total:
             return None
         start, first, *_, last = self.times
-        return first - start + (last - first) / len(self.seen) * calls
+        return first - start + (last - first) / len(self.seen) * self.total
 
 
 def captum_occlusion(asked: Asked) -> Go:
@@ -67,18 +76,15 @@ def captum_occlusion(asked: Asked) -> Go:
     scene = asked.scene
     every = lattice(scene.shape[::-1], (STRIDE,) * len(scene.shape))
     windows = [box[::-1] for box in every]  # Captum counts along the first axis first
-    recorded = Recorded(scene, 1 + max(FEWEST, min(asked.total, int(asked.affordable))))
+    recorded = Recorded(asked, 1 + asked.total)
     method = Occlusion(lambda x: recorded(x)[:, 0])
     size, strides = (scene.x.shape[1], *(WINDOW,) * len(scene.shape)), (scene.x.shape[1], *(STRIDE,) * len(scene.shape))
 
     def go() -> Outcome:
-        recorded.start()
-        try:
-            drops = method.attribute(scene.x, size, strides, baselines=0.0, perturbations_per_eval=1)
-        except Enough:
-            answer = _some(asked, recorded.seen[0], recorded.seen[1:], windows)
-            return replace(answer, seconds=recorded.seconds(1 + asked.total))
-        return Outcome(asked.total, asked.total, {"map": drops[0, 0].numpy(), "starts": starts(windows)})
+        seconds = recorded.ask(
+            lambda: method.attribute(scene.x, size, strides, baselines=0.0, perturbations_per_eval=1)
+        )
+        return _some(asked, recorded.seen[0], recorded.seen[1:], windows, seconds)
 
     return go
 
@@ -88,106 +94,77 @@ def monai_occlusion(asked: Asked) -> Go:
     from monai.visualize import OcclusionSensitivity
 
     scene = asked.scene
-    recorded = Recorded(scene, max(FEWEST, min(asked.total, int(asked.affordable))))
+    recorded = Recorded(asked, asked.total)
     method = OcclusionSensitivity(
         recorded, mask_size=WINDOW, n_batch=1, overlap=1 - STRIDE / WINDOW, mode=0.0, activate=False, verbose=False
     )
     windows = lattice(scene.shape, (STRIDE,) * len(scene.shape))
-    logits = scene.logits[:, scene.index].double()
-    clean = float((logits * scene.weights(("class",)).double()).sum())
+    clean = float(scene.number(scene.logits))
 
     def go() -> Outcome:
-        recorded.start()
-        with suppress(Enough):
-            method(scene.x)
-        return replace(_some(asked, clean, recorded.seen, windows), seconds=recorded.seconds(asked.total))
+        seconds = recorded.ask(lambda: method(scene.x))
+        return _some(asked, clean, recorded.seen, windows, seconds)
 
     return go
 
 
-def _some(asked: Asked, clean: float, seen: list[float], windows: list[Box]) -> Outcome:
+def _some(asked: Asked, clean: float, seen: list[float], windows: list[Box], seconds: float | None) -> Outcome:
     """The first windows of a library's order."""
     drops = clean - np.array(seen)[:, None]
-    return Outcome(len(seen), asked.total, {"drops": drops, "starts": starts(windows[: len(seen)])})
+    return Outcome(len(seen), asked.total, {"drops": drops, "starts": starts(windows[: len(seen)])}, seconds=seconds)
 
 
-def _units(asked: Asked, name: str) -> Go:
-    """Captum's ``KernelShap`` and ``Lime`` over the grid."""
-    import captum.attr
+def _units(name: str, samples: Callable[[Asked], int], calls: Callable[[int], int]) -> Callable[[Asked], Go]:
+    """A method of Captum over the grid, with so many ``samples`` that take so many ``calls``."""
 
-    scene = asked.scene
-    numbers = score(scene)
-    method = getattr(captum.attr, name)(lambda x: numbers(x)[:, 0].float())
-    mask = cells(scene)
-    samples = min(asked.total, max(10, int(asked.affordable)))
+    def contender(asked: Asked) -> Go:
+        import captum.attr
 
-    def go() -> Outcome:
-        torch.manual_seed(0)
-        method.attribute(scene.x, baselines=0.0, feature_mask=mask, n_samples=samples, perturbations_per_eval=1)
-        return Outcome(samples, asked.total)
+        scene, mask, wanted = asked.scene, cells(asked.scene), samples(asked)
+        recorded = Recorded(asked, calls(wanted))
+        method = getattr(captum.attr, name)(lambda x: recorded(x)[:, 0].float())
+        more = {"baselines": 0.0, "feature_mask": mask, "n_samples": wanted, "perturbations_per_eval": 1}
 
-    return go
+        def go() -> Outcome:
+            torch.manual_seed(0)
+            seconds = recorded.ask(lambda: method.attribute(scene.x, **more))
+            return Outcome(len(recorded.seen), recorded.total, seconds=seconds)
 
+        return go
 
-def captum_kernel_shap(asked: Asked) -> Go:
-    """500 samples."""
-    return _units(asked, "KernelShap")
+    return contender
 
 
-def captum_lime(asked: Asked) -> Go:
-    """500 samples; its own kernel and Lasso."""
-    return _units(asked, "Lime")
-
-
-def captum_shapley(asked: Asked) -> Go:
-    """``ShapleyValueSampling`` with as many permutations as equal the error of ``KernelShap`` with 500 samples."""
-    from captum.attr import ShapleyValueSampling
-
-    scene = asked.scene
-    wanted = asked.passes.get("captum ShapleyValueSampling", 25)
-    if asked.affordable < UNITS / 4:
-        raise Skip("one permutation takes 65 forwards of this size")
-    samples = min(wanted, max(1, int(asked.affordable / UNITS)))
-    numbers = score(scene)
-    method = ShapleyValueSampling(lambda x: numbers(x)[:, 0].float())
-    mask = cells(scene)
-
-    def go() -> Outcome:
-        torch.manual_seed(0)
-        method.attribute(scene.x, baselines=0.0, feature_mask=mask, n_samples=samples, perturbations_per_eval=1)
-        return Outcome(samples * UNITS + 1, wanted * UNITS + 1)
-
-    return go
+def permutations(asked: Asked) -> int:
+    """As many as equal the error of Captum's own ``KernelShap`` with 500 samples; 8, about 500 passes, if unknown."""
+    return asked.passes.get("captum ShapleyValueSampling", 8)
 
 
 def captum_ablation(asked: Asked) -> Go:
-    """``LayerFeatureAblation``, a channel at a time set to 0; only some of them where all cannot be afforded."""
+    """``LayerFeatureAblation``, a channel at a time set to 0."""
     from captum.attr import LayerFeatureAblation
 
     scene = asked.scene
-    numbers = score(scene)
-    module = scene.module
-    layer = module.get_submodule(LAYERS[scene.network])
-    method = LayerFeatureAblation(lambda x: numbers(x)[:, 0], layer)
-    channels = min(asked.total, max(4, int(asked.affordable)))
-    # what shares a number is set to 0 together: the channels left over are one more
-    mask = torch.arange(asked.total).clamp(max=channels).reshape(1, -1, *(1,) * len(scene.shape))
+    recorded = Recorded(asked, 1 + asked.total)
+    method = LayerFeatureAblation(lambda x: recorded(x)[:, 0], scene.module.get_submodule(LAYER))
+    mask = torch.arange(asked.total).reshape(1, -1, *(1,) * len(scene.shape))
 
     def go() -> Outcome:
-        drops = method.attribute(scene.x, layer_baselines=0.0, layer_mask=mask, perturbations_per_eval=1)
-        values = drops.flatten(2)[0, :channels, 0]
-        # one pass of the clean image, and one of the channels that are left over
-        done = 1 + min(asked.total, channels + 1)
-        return Outcome(done, asked.total + 1, {"channels": values.double().numpy()})
+        seconds = recorded.ask(
+            lambda: method.attribute(scene.x, layer_baselines=0.0, layer_mask=mask, perturbations_per_eval=1)
+        )
+        drops = recorded.seen[0] - np.array(recorded.seen[1:])
+        return Outcome(len(recorded.seen), recorded.total, {"channels": drops}, seconds=seconds)
 
     return go
 
 
 PEERS = {
+    **GRADIENTS,
     "captum Occlusion": captum_occlusion,
-    "captum KernelShap": captum_kernel_shap,
-    "captum Lime": captum_lime,
-    "captum ShapleyValueSampling": captum_shapley,
+    "captum KernelShap": _units("KernelShap", lambda asked: asked.total, lambda n: n),
+    "captum Lime": _units("Lime", lambda asked: asked.total, lambda n: n),
+    "captum ShapleyValueSampling": _units("ShapleyValueSampling", permutations, lambda n: 1 + n * UNITS),
     "captum LayerFeatureAblation": captum_ablation,
     "monai OcclusionSensitivity": monai_occlusion,
 }

@@ -20,10 +20,11 @@ from seglens.models.segmentation import SegmentationModel
 from seglens.models.spec import ModelSpec, Normalisation, classes_from
 
 CHANNELS, CLASSES = 3, 4
-NETWORKS = {"basicunet": 2, "unet": 2, "unet3d": 3}  # and their number of space axes
-DIVISORS = {"basicunet": 16, "unet": 4, "unet3d": 4}
-# a layer of 256 channels for ablation: the bottleneck
-LAYERS = {"basicunet": "down_4.convs.conv_1"}
+NETWORKS = {"basicunet": 2, "basicunet-thin": 2, "unet": 2, "unet3d": 3}  # and their number of space axes
+DIVISORS = {"basicunet": 16, "basicunet-thin": 16, "unet": 4, "unet3d": 4}
+WIDTHS = {"basicunet": (16, 32, 64, 128, 256, 16), "basicunet-thin": (8, 16, 32, 64, 128, 8)}
+# the bottleneck of the BasicUNets, of 256 and of 128 channels
+LAYER = "down_4.convs.conv_1"
 MANY = 50  # objects at once
 
 
@@ -31,16 +32,19 @@ def build(network: str) -> nn.Module:
     """A network with random weights by a seed, in eval mode, whose batch norms have seen images.
 
     Args:
-        network: ``basicunet`` (MONAI, 2.0 million parameters, reach about 100 pixels) · ``unet`` (ours, three levels,
-            reach about 20) · ``unet3d`` (the same in 3-D, thinner).
+        network: ``basicunet`` (MONAI, 2.0 million parameters, reach about 100 pixels, batch norm, ReLU in place) ·
+            ``basicunet-thin`` (half as wide, so that 2048² fits into memory) · ``unet`` (ours, three levels, reach
+            about 20) · ``unet3d`` (the same in 3-D, thinner).
+
+    Returns:
+        The network as a training leaves it: its parameters ask for gradients.
     """
     torch.manual_seed(0)
-    if network == "basicunet":
+    if network in WIDTHS:
         from monai.networks.nets import BasicUNet
 
-        module: nn.Module = BasicUNet(
-            2, CHANNELS, CLASSES, features=(16, 32, 64, 128, 256, 16), norm=("batch", {"affine": True})
-        )
+        norm, act = ("batch", {"affine": True}), ("relu", {"inplace": True})
+        module: nn.Module = BasicUNet(2, CHANNELS, CLASSES, features=WIDTHS[network], norm=norm, act=act)
     else:
         dims = NETWORKS[network]
         module = UNet(CHANNELS, CLASSES, features=(16, 32, 64) if dims == 2 else (8, 16, 32), dims=dims)
@@ -55,7 +59,7 @@ def build(network: str) -> nn.Module:
             module(torch.cat([pixels(side, seed), pixels(side, seed + 10)]))
     for norm, momentum in norms:
         norm.momentum = momentum
-    return module.eval().requires_grad_(False)
+    return module.eval()
 
 
 def pixels(shape: tuple[int, ...], seed: int = 1) -> Tensor:
@@ -85,13 +89,15 @@ class Scene:
 
     @cached_property
     def module(self) -> nn.Module:
-        """The network."""
-        return build(self.network)
+        """The network; its parameters are ordinary ones, whoever asks for it first."""
+        with torch.inference_mode(False):
+            return build(self.network)
 
     @cached_property
     def x(self) -> Tensor:
         """Input (1, C, *shape); the network takes intensities as they are."""
-        return pixels(self.shape)
+        with torch.inference_mode(False):
+            return pixels(self.shape)
 
     @cached_property
     def logits(self) -> Tensor:
@@ -118,10 +124,20 @@ class Scene:
             return self._ball([3 * n // 8 for n in self.shape], min(20, min(self.shape) // 4))
         return self._ball(self._centres[int(target.split()[1])], max(2, min(12, self.shape[-1] // 40)))
 
-    def weights(self, targets: tuple[str, ...]) -> Tensor:
-        """(T, *shape) such that a target's number is the sum of weights × logits of the class."""
-        masks = torch.from_numpy(np.stack([self.mask(t) for t in targets])).float()
-        return masks / masks.flatten(1).sum(1).reshape(-1, *(1,) * len(self.shape))
+    def number(self, logits: Tensor, targets: tuple[str, ...] = ("class",)) -> Tensor:
+        """The targets' numbers (N, T) of logits (N, K, *shape): means of the class's logit, summed in float64."""
+        flat = logits[:, self.index].flatten(1)
+        return torch.stack([flat[:, self._places(t)].double().mean(1) for t in targets], 1)
+
+    def _places(self, target: str) -> Tensor:
+        """The numbers of a target's pixels."""
+        if target not in self._found:
+            self._found[target] = torch.from_numpy(np.flatnonzero(self.mask(target)))
+        return self._found[target]
+
+    @cached_property
+    def _found(self) -> dict[str, Tensor]:
+        return {}
 
     def target(self, name: str) -> Target:
         """The same target in the words of SegLens."""

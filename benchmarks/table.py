@@ -17,9 +17,13 @@ HEAD = (
     "best peer ÷ SegLens",
     "largest difference",
     "memory",
+    "of peers",
+    "of one forward",
 )
+BUDGET = 1024  # MiB that ours may grow by
 NAMES = {
     "basicunet": "MONAI BasicUNet, 2.0 million parameters, reach about 100 px, random weights",
+    "basicunet-thin": "MONAI BasicUNet, half as wide, reach about 100 px, random weights",
     "unet": "U-Net of SegLens, features 16, 32, 64, reach about 20 px, random weights",
     "unet3d": "3-D U-Net of SegLens, features 8, 16, 32, random weights",
 }
@@ -56,8 +60,10 @@ def _machine(machine: dict[str, Any]) -> str:
         "ours includes everything a first question needs, in brackets the same question asked again with another fill. "
         "`~` a part was measured and scaled. `=` the cost of another row of this size (times 50 for fifty objects): "
         "these run the same passes. MONAI's occlusion raises on segmentation networks, and ran with a wrapper. "
-        "The difference is of ours from the straight loop, and from the peer, as a share of the largest drop. Memory: "
-        "growth of resident memory while it worked, ours and then the best peer's, in MiB."
+        "The difference is of ours from the straight loop, and from the peer, as a share of the largest value. Memory: "
+        "growth of resident memory in MiB while it worked, of ours (and by how much that is more than the 1024 it is "
+        "allowed by default), of each peer, and of one ordinary forward of this network and image, below which nobody "
+        "can stay."
     )
 
 
@@ -73,10 +79,25 @@ def _row(row: dict[str, Any]) -> tuple[str, ...]:
     captum = "; ".join(_named(name, t) for name, t in told.items() if name.startswith("captum"))
     times = f"{_number(row['times'])}×" if row["times"] else "-"
     loop, monai = _cost(told.get("loop", {})), _cost(told.get("monai OcclusionSensitivity", {}))
-    grown = [told.get(name, {}).get("memory_mib") for name in ("ours", row["best_peer"])]
-    memory = ", ".join("-" if m is None else f"{m:.0f}" for m in grown)
     found = _differences(told)
-    return (row["title"], size, str(row["evaluations"]), mine, loop, captum or "-", monai, times, found, memory)
+    memory = (_grown(ours), _peers_grown(told), _mib(ours.get("forward_mib")))
+    return (row["title"], size, str(row["evaluations"]), mine, loop, captum or "-", monai, times, found, *memory)
+
+
+def _grown(ours: dict[str, Any]) -> str:
+    """Growth, and what of it is over the budget."""
+    grown = ours.get("memory_mib")
+    over = f" ({grown - BUDGET:.0f} over)" if grown and grown > BUDGET else ""
+    return _mib(grown) + over
+
+
+def _peers_grown(told: dict[str, Any]) -> str:
+    """Growth of every peer, in the order of their costs."""
+    return ", ".join(_mib(t.get("memory_mib")) for n, t in told.items() if n not in ("ours", "loop")) or "-"
+
+
+def _mib(grown: float | None) -> str:
+    return "-" if grown is None else f"{grown:.0f}"
 
 
 def _named(name: str, told: dict[str, Any]) -> str:
@@ -115,18 +136,21 @@ def _notes(results: dict[str, Any]) -> str:
 def _accuracy(accuracy: dict[str, Any]) -> str:
     """RMS errors of Shapley values by number of passes."""
     parts = [
-        "**Accuracy of Shapley values.** Root mean square error over units and repeats, as a share of the root mean "
-        "square of the true values, by the number of passes."
+        "**Accuracy of Shapley values.** Root mean square error over units and seeds, as a share of the root mean "
+        "square of the true values, by the number of passes; more and more passes until Captum's Kernel SHAP with 500 "
+        "samples is equalled. Where the true values have an error of their own, it is taken out in quadrature."
     ]
     for game in accuracy["games"]:
-        passes = sorted({int(n) for errors in game["errors"].values() for n in errors})
-        lines = [("passes", *map(str, passes)), ("---",) * (len(passes) + 1)]
-        for name, errors in game["errors"].items():
-            cells = [f"{errors[str(n)]:.1%}" if str(n) in errors else "" for n in passes]
-            lines.append((name, *cells))
-        parts += [game["title"], "\n".join("| " + " | ".join(line) + " |" for line in lines)]
-    needed = ", ".join(accuracy["passes_told"])
-    return "\n\n".join([*parts, f"Passes that equal Captum's Kernel SHAP with 500 samples: {needed}."])
+        errors = {name: {int(n): e for n, e in told["errors"].items()} for name, told in game["answers"].items()}
+        passes = sorted({n for found in errors.values() for n in found})
+        lines = [("passes", *map(str, passes), "enough"), ("---",) * (len(passes) + 2)]
+        for name, found in errors.items():
+            cells = [f"{found[n]:.1%}" if n in found else "" for n in passes]
+            lines.append((name, *cells, str(game["answers"][name]["enough"] or f"more than {max(found)}")))
+        doubt = f", whose own standard error is {game['doubt']:.1%}" if game["doubt"] else ""
+        parts += [f"{game['title']}{doubt}; {game['repeats']} seeds:"]
+        parts += ["\n".join("| " + " | ".join(line) + " |" for line in lines)]
+    return "\n\n".join(parts)
 
 
 def _number(value: float) -> str:
