@@ -10,6 +10,12 @@ from napari.utils.colormaps import Colormap, ensure_colormap
 TARGET: dict[int | None, str] = {1: "#00e5ff", 2: "#ff9100"}
 GREEN, AMBER, RED, GREY = "#66bb6a", "#ffb300", "#ef5350", "#90a4ae"
 
+# Colours of text by what it says; on either ground they differ from it by 4.5 to 1 or more.
+TONES = {
+    "dark": {"muted": "#9fb0ba", "good": GREEN, "warning": AMBER},
+    "light": {"muted": "#55606a", "good": "#256b29", "warning": "#8a4b00"},
+}
+
 # against, in between, for; chosen to differ in lightness too, so that colour-blind people can read them
 _SIGNED = {
     "green / magenta": ("#8e0152", "#f06fc0", "#8fdc5a", "#276419"),

@@ -16,7 +16,7 @@ from seglens.app.napari.explain_tab import ExplainTab
 from seglens.app.napari.footer import Footer
 from seglens.app.napari.header import Header
 from seglens.app.napari.model_tab import ModelTab
-from seglens.app.napari.viewer_session import Made, State, layer_id, session_of
+from seglens.app.napari.viewer_session import Made, State, layer_id, plain, session_of
 from seglens.core.errors import SegLensError
 
 JOBS = ("segment", "explain")
@@ -48,6 +48,7 @@ class SegLensDock(QWidget):
         layout.addWidget(self.header)
         layout.addWidget(self.tabs, 1)
         layout.addWidget(self.footer)
+        look.Dress(self, plain(napari_viewer))
         self._connect()
         commands.register(self.session, self)
         self.jobs.start_engine()

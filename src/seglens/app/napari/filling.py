@@ -43,7 +43,8 @@ class Filler:
         self.layers: list[Layer] = []
         self._inserter: Inserter | None = None
         self._next_draw = 0.0
-        self._is_in = False
+        self._is_in = self._gone = False
+        parent.destroyed.connect(self._leave)
 
     @property
     def alive(self) -> bool:
@@ -72,6 +73,8 @@ class Filler:
 
     def finish(self, then: Callable[[], None]) -> None:
         """Draw what is there; ``then`` is called when all layers are in."""
+        if self._gone:
+            return
         self._draw(last=True)
         if self._inserter is None or self._is_in:
             then()
@@ -80,6 +83,9 @@ class Filler:
 
     def _inserted(self) -> None:
         self._is_in = True
+
+    def _leave(self, *_: object) -> None:
+        self._gone = True
 
     def _relative(self, position: Mapping[str, int]) -> Mapping[str, int]:
         # the frame starts at 0 along the axes that are walked through

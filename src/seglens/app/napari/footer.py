@@ -6,7 +6,7 @@ from __future__ import annotations
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QFrame, QLabel, QProgressBar, QPushButton, QSizePolicy, QWidget
 
-from seglens.app.napari import asking, colours, look, words
+from seglens.app.napari import asking, look, words
 from seglens.app.napari.links import link
 from seglens.app.napari.viewer_session import State, ViewerSession
 
@@ -123,7 +123,7 @@ class Footer(QWidget):
         why = asking.why_not(self._session, self._job)
         self.state.setText(why or words.READY)
         self.state.setProperty("ready", not why)
-        self.state.setStyleSheet(f"QLabel {{ color: {colours.GREY if why else colours.GREEN}; }}")
+        look.tone(self.state, "muted" if why else "good")
         self.bar.hide()
         told = self._session.status.estimate if self._job == "explain" and not why else ""
         self.cost.setText(told)
@@ -135,7 +135,7 @@ class Footer(QWidget):
     def _show_busy(self) -> None:
         status = self._session.status
         stopping = status.state is State.CANCELLING
-        self.state.setStyleSheet("")
+        look.tone(self.state, "")
         told = words.progress(status.text, status.done, status.total, status.rate) if status.total else "starting…"
         self.state.setText(words.CANCELLING if stopping else f"{status.title}: {told}")
         self.bar.show()

@@ -39,7 +39,7 @@ class Form(QWidget):
     ) -> None:
         """Build the rows."""
         super().__init__()
-        layout = QFormLayout(self)
+        layout = self.rows = QFormLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setVerticalSpacing(look.GAP)
         layout.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)

@@ -12,7 +12,7 @@ from napari.layers import Layer
 from qtpy.QtGui import QActionGroup
 from qtpy.QtWidgets import QLabel, QMenu, QToolButton, QWidget
 
-from seglens.app.napari import adapt, asking, colours, look, words
+from seglens.app.napari import adapt, asking, look, words
 from seglens.app.napari.links import link
 from seglens.app.napari.viewer_session import ViewerSession, is_ours, layer_id
 from seglens.core.errors import SegLensError
@@ -132,10 +132,10 @@ class Header(QWidget):
     def _refresh_device(self, _event: object = None) -> None:
         engine = self._session.engine
         if not engine.ready:
-            look.pill(self.device, words.STARTING, colours.GREY)
+            look.pill(self.device, words.STARTING, "muted")
             self.device.setToolTip(words.STARTING_HINT)
             return
-        look.pill(self.device, _short(engine.device_name), colours.AMBER if engine.device == "cpu" else colours.GREEN)
+        look.pill(self.device, _short(engine.device_name), "warning" if engine.device == "cpu" else "good")
         self.device.setToolTip(f"{engine.device_name}: {engine.device_why}")
 
     def _chosen(self, index: int) -> None:

@@ -3,14 +3,17 @@
 # mypy: allow-subclassing-any
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable
 from typing import Any
 
+from napari.utils.theme import get_theme
 from qtpy.QtCore import QEvent, QObject, Qt
 from qtpy.QtGui import QColor, QIcon, QPainter, QPixmap, QResizeEvent
 from qtpy.QtWidgets import (
     QAbstractSpinBox,
     QComboBox,
+    QFormLayout,
     QFrame,
     QHBoxLayout,
     QLabel,
@@ -24,6 +27,7 @@ from qtpy.QtWidgets import (
 )
 
 from seglens.app.napari import colours
+from seglens.app.napari.links import link
 
 MARGIN, GAP = 8, 6
 _LEVELS = {"note": colours.GREY, "warning": colours.AMBER, "error": colours.RED}
@@ -67,13 +71,62 @@ def text(sentence: str = "", *, muted: bool = False, name: str = "") -> QLabel:
     label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
     label.setObjectName(name)
     if muted:
-        fade(label)
+        tone(label, "muted")
     return label
 
 
-def fade(label: QLabel) -> None:
-    """Quieter text that follows the theme."""
-    label.setStyleSheet(f"QLabel {{ color: {colours.GREY}; }}")
+def tone(label: QLabel, name: str) -> None:
+    """Say what a text is (``muted``, ``good``, ``warning`` or nothing); the theme gives the colour."""
+    if label.property("tone") == name:
+        return
+    label.setProperty("tone", name)
+    style = label.style()
+    if style is not None:
+        style.unpolish(label)
+        style.polish(label)
+
+
+class Dress(QObject):
+    """Gives texts in a widget, however deep, the colours that can be read on the viewer's theme.
+
+    Args:
+        widget: what is dressed; its end is the end of this.
+        viewer: whose theme; held weakly, as everything of a viewer is.
+    """
+
+    def __init__(self, widget: QWidget, viewer: Any) -> None:
+        """Dress it now, and whenever the theme changes."""
+        super().__init__(widget)
+        self._widget, self._viewer = widget, weakref.ref(viewer)
+        link(self, self.dress, viewer.events.theme)
+        self.dress()
+
+    def dress(self, _event: object = None) -> None:
+        """Put on the colours of the theme that is on."""
+        viewer = self._viewer()
+        if viewer is not None:
+            ground = get_theme(viewer.theme).background.as_rgb_tuple()[:3]
+            self._widget.setStyleSheet(sheet("light" if sum(ground) > 3 * 127 else "dark"))
+
+
+def sheet(ground: str) -> str:
+    """The style of texts and badges on a ``dark`` or ``light`` ground."""
+    hint = colours.TONES[ground]["muted"]
+    return f"QLineEdit {{ placeholder-text-color: {hint}; }}" + "".join(
+        f'QLabel[tone="{name}"] {{ color: {colour}; }}'
+        f'QLabel[badge="true"][tone="{name}"] {{ border: 1px solid {colour}; border-radius: 8px; padding: 0 7px; }}'
+        for name, colour in colours.TONES[ground].items()
+    )
+
+
+def align(*forms: QFormLayout) -> None:
+    """Let the fields of several forms begin at one line."""
+    role = QFormLayout.ItemRole.LabelRole
+    items = [form.itemAt(row, role) for form in forms for row in range(form.rowCount())]
+    labels = [label for item in items if item is not None and (label := item.widget()) is not None]
+    width = max((label.sizeHint().width() for label in labels), default=0)
+    for label in labels:
+        label.setMinimumWidth(width)
 
 
 def heading(title: str) -> QLabel:
@@ -187,12 +240,11 @@ def dot_map(colour: str) -> QPixmap:
     return pixmap
 
 
-def pill(label: QLabel, sentence: str, colour: str) -> None:
-    """A label as a coloured badge."""
+def pill(label: QLabel, sentence: str, name: str) -> None:
+    """A label as a badge in the colour of a tone."""
     label.setText(sentence)
-    label.setStyleSheet(
-        f"QLabel {{ color: {colour}; border: 1px solid {colour}; border-radius: 8px; padding: 0 7px; }}"
-    )
+    label.setProperty("badge", "true")
+    tone(label, name)
 
 
 def banner_style(level: str) -> str:

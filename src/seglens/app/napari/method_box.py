@@ -53,6 +53,7 @@ class MethodBox(QWidget):
         self.fills.clicked.connect(self.compare)
         for widget in (self.list, self.empty, self.about, self.labels, self.fills):
             self._layout.addWidget(widget)
+        self.labels.shown.connect(self._align)
         self.search.textChanged.connect(self.refresh)
         self.family.activated.connect(self.refresh)
         self.list.currentItemChanged.connect(self._chosen)
@@ -135,6 +136,11 @@ class MethodBox(QWidget):
         form.changed.connect(self._edited)
         self.form = form
         self._layout.insertWidget(self._layout.indexOf(self.about) + 1, form)
+        self._align()
+
+    def _align(self) -> None:
+        if self.form is not None and not self.labels.isHidden():
+            look.align(self.form.rows, self.labels.form)
 
     def _edited(self) -> None:
         if self.form is not None:

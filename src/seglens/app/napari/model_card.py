@@ -6,7 +6,7 @@ from __future__ import annotations
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFrame, QGridLayout, QLabel, QSizePolicy
 
-from seglens.app.napari import adapt, asking, colours, look, words
+from seglens.app.napari import adapt, asking, look, words
 from seglens.app.napari.links import link
 from seglens.app.napari.viewer_session import ViewerSession
 from seglens.core.errors import SegLensError
@@ -82,7 +82,7 @@ class ModelCard(QFrame):
             self._line("Pixel size", words.pixel_fine(here, short(spec.unit)))
             return
         label = self._wide(words.pixel_note(here, model, short(spec.unit)), muted=False)
-        label.setStyleSheet(f"QLabel {{ color: {colours.AMBER}; }}")
+        look.tone(label, "warning")
 
     def _caption(self, name: str) -> None:
         caption = look.text(name, muted=True)

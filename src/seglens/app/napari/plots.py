@@ -152,6 +152,7 @@ class Plots(QWidget):
         link(self, self.refresh, session.shown_changed)
         viewer = session.viewer
         if viewer is not None:
+            look.Dress(self, viewer)
             link(self, self.recolour, viewer.events.theme)
         self.refresh()
 
