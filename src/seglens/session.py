@@ -41,6 +41,7 @@ class Segmentation:
 
     Args:
         axes: axes of the arrays.
+        seen: those that the model saw at once.
         labels: class per pixel, uint8.
         entropy: predictive entropy in nats, float32.
         probabilities: (K, …) float32, if asked for.
@@ -48,6 +49,7 @@ class Segmentation:
     """
 
     axes: str
+    seen: str
     labels: Any
     entropy: Any
     probabilities: Any = None
@@ -59,7 +61,7 @@ class Segmentation:
         Time points, and slices that a 2-D model saw one by one, are numbered each for itself.
         """
         labels = np.asarray(self.labels)
-        further = [a for a in self.axes if a not in "ZYX"]
+        further = [a for a in self.axes if a not in self.seen]
         if not further:
             return objects(labels)
         flat = labels.reshape(-1, *labels.shape[len(further) :])
@@ -114,7 +116,7 @@ def segment(
         made["entropy"][where] = piece.entropy
         if probabilities:
             made["probabilities"][(slice(None), *where)] = piece.probabilities
-    return Segmentation(axes, notes=tuple(run.notes), **made)
+    return Segmentation(axes, model.spec.axes, notes=tuple(run.notes), **made)
 
 
 def explain(
@@ -323,7 +325,7 @@ def compare_fills(
         maps = by_fill(recipe, case, fills)
     seconds, drawn = time.perf_counter() - start, _drawn(annotation, annotation_source)
     told = record(recipe, case, target, seconds, compare_fills=True, tile=tile, annotation=drawn)
-    return disagreement(recipe.title, maps).with_record(told)
+    return disagreement(recipe.title, maps, model.spec.axes).with_record(told)
 
 
 def _tiled(model: SegmentationModel, tile: int | None) -> SegmentationModel:

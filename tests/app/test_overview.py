@@ -175,5 +175,5 @@ def test_the_region_is_found_again(tmp_path: Path) -> None:
     assert found(Target("cell", Painted(mask))) is None
     assert told(asked(Target("cell", Object(1)))).startswith("one cell, object 1")
     assert "border of every pixel of cell" in told(asked(Target("cell", Border())))
-    stack = Segmentation("TYX", np.asarray(made.labels)[None], np.asarray(made.entropy)[None])
+    stack = Segmentation("TYX", "YX", np.asarray(made.labels)[None], np.asarray(made.entropy)[None])
     assert region_of(asked(Target("cell")), stack, model.spec) is None

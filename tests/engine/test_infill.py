@@ -160,7 +160,7 @@ class TestUnits:
     def test_what_is_missing_is_said(self):
         with pytest.raises(MissingNeed, match="one channel"):
             case(channels=1).units("channels", 0)
-        with pytest.raises(MissingNeed, match="one plane"):
+        with pytest.raises(MissingNeed, match="one slice"):
             case().units("slices", 0)
         with pytest.raises(MissingNeed, match="labels layer"):
             case().units("labels", 0)

@@ -193,8 +193,12 @@ class Image:
         """A sha256 of shape, type, selection and sampled pixels; cheap on images of any size."""
         digest = hashlib.sha256(f"{self.shape}{self.dtype}{self.kept}{self.offset(self.axes)}".encode())
         whole = "".join(a for a in "TCZYX" if a in self.kept or (a == "C" and self.channels is not None))
-        view = self.select(T=0) if "T" in self.kept else self
-        digest.update(np.ascontiguousarray(view.sample(whole.replace("T", ""))).tobytes())
+        views = [self]
+        if "T" in self.kept:
+            last = self.size("T") - 1
+            views = [self.select(T=at) for at in sorted({0, last // 2, last})]
+        for view in views:
+            digest.update(np.ascontiguousarray(view.sample(whole.replace("T", ""))).tobytes())
         return digest.hexdigest()
 
     def _of(self, axis: str) -> Index:

@@ -202,12 +202,12 @@ Fill = Annotated[
         "image blurred, continued from around, as noise or with its pixels shuffled; or one grey level."
     ),
 ]
-UnitName = Literal["superpixels", "grid", "objects", "labels", "channels", "slices"]
+UnitName = Literal["superpixels", "grid", "objects", "labels", "channels", "slices", "frames"]
 Units = Annotated[
     UnitName,
     Param(
         "What is taken away as one: superpixels, cells of a grid, predicted objects, regions of your own labels layer, "
-        "channels, or slices of a volume."
+        "channels, slices of a volume, or frames of a video."
     ),
 ]
 Pieces = Annotated[int, Param("About how many superpixels or cells of the grid.", ge=2, le=4096, quick=100)]

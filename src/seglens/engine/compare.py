@@ -51,12 +51,13 @@ def by_fill(method: Method, case: Case, fills: Sequence[str]) -> dict[str, Layer
     return maps
 
 
-def disagreement(title: str, maps: Mapping[str, Layer]) -> Explanation:
+def disagreement(title: str, maps: Mapping[str, Layer], axes: str) -> Explanation:
     """How much maps (*space) of one method differ, per pixel and pair by pair.
 
     Args:
         title: of the method.
         maps: one per fill, all of one shape and unit.
+        axes: of the maps, one letter each.
 
     Returns:
         The deviation over the maps (heat, in the unit of the maps), the maps, and a table: per fill its rank
@@ -67,14 +68,12 @@ def disagreement(title: str, maps: Mapping[str, Layer]) -> Explanation:
     spread = _spread(maps)
     alike = [_ranked(one, np.delete(stack, i, 0).mean(0)) if len(stack) > 1 else 1.0 for i, one in enumerate(stack)]
     places = [
-        ", ".join(
-            f"{a} {p}" for a, p in zip("ZYX"[-one.ndim :], np.unravel_index(one.argmax(), one.shape), strict=True)
-        )
+        ", ".join(f"{a} {p}" for a, p in zip(axes, np.unravel_index(one.argmax(), one.shape), strict=True))
         for one in stack
     ]
     table = Table("fills", {"fill": list(maps), "rank correlation with the others": alike, "strongest at": places})
     where = np.unravel_index(int(spread.argmax()), spread.shape)
-    told = ", ".join(f"{a} {p}" for a, p in zip("ZYX"[-spread.ndim :], where, strict=True))
+    told = ", ".join(f"{a} {p}" for a, p in zip(axes, where, strict=True))
     verdict = "they tell the same" if min(alike) > 0.8 else "the answer depends on what covered pixels are filled with"
     text = (
         f"{title} with {len(maps)} fills: rank correlation with the others from {min(alike):.2f} to {max(alike):.2f}, "

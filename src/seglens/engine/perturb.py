@@ -238,18 +238,17 @@ def rescaled(values: Tensor, how: str) -> Tensor:
     return values
 
 
-def box_table(name: str, boxes: Sequence[Box], columns: dict[str, list[float]]) -> Table:
-    """A table of boxes, by axis, with further columns."""
-    axes = "ZYX"[-len(boxes[0]) :]
+def box_table(name: str, axes: str, boxes: Sequence[Box], columns: dict[str, list[float]]) -> Table:
+    """A table of boxes, by axis (one letter each), with further columns."""
     corners: dict[str, list[float]] = {}
     for i, axis in enumerate(axes):
         corners |= {f"{axis} start": [b[i].start for b in boxes], f"{axis} stop": [b[i].stop for b in boxes]}
     return Table(name, corners | columns)
 
 
-def told(box: Box) -> str:
+def told(box: Box, axes: str) -> str:
     """A box in words: ``Y 3-7, X 10-14``."""
-    return ", ".join(f"{axis} {s.start}-{s.stop}" for axis, s in zip("ZYX"[-len(box) :], box, strict=True))
+    return ", ".join(f"{axis} {s.start}-{s.stop}" for axis, s in zip(axes, box, strict=True))
 
 
 def gaussian_blur(x: Tensor, sigma: float) -> Tensor:

@@ -21,6 +21,8 @@ from seglens.engine.target import objects
 if TYPE_CHECKING:
     from seglens.engine.case import Case
 
+PLANES = {"slices": ("Z", "slice"), "frames": ("T", "frame")}  # along which axis, and what one is called
+
 
 @dataclass(frozen=True, eq=False)
 class Units:
@@ -96,18 +98,19 @@ def make_units(case: Case, kind: UnitName, count: int) -> Units:
 
     Args:
         case: image, prediction, annotation.
-        kind: ``superpixels``, ``grid``, ``objects`` (predicted), ``labels`` (a person's), ``channels`` or ``slices``.
+        kind: ``superpixels``, ``grid``, ``objects`` (predicted), ``labels`` (a person's), ``channels``,
+            ``slices`` or ``frames``.
         count: about how many superpixels or cells.
 
     Raises:
-        MissingNeed: no labels were given, or the image has no slices or only one channel.
+        MissingNeed: no labels were given, or the image has no slices, no frames or only one channel.
         NoSuchRegion: there is no unit where the target can see it.
     """
     names: list[str] = []
     if kind == "channels":
         labels, names = _channels(case)
-    elif kind == "slices":
-        labels, names = _slices(case)
+    elif kind in PLANES:
+        labels, names = _planes(case, kind)
     else:
         maker = {"grid": _grid, "superpixels": _superpixels, "objects": _objects, "labels": _labels}[kind]
         labels = maker(case, count)[None]
@@ -136,15 +139,16 @@ def _channels(case: Case) -> tuple[NDArray[np.int64], list[str]]:
     return labels.astype(np.int64), names
 
 
-def _slices(case: Case) -> tuple[NDArray[np.int64], list[str]]:
-    if len(case.shape) < 3:
+def _planes(case: Case, kind: str) -> tuple[NDArray[np.int64], list[str]]:
+    axis, one = PLANES[kind]
+    if not case.model.spec.axes.startswith(axis):
         raise MissingNeed(
-            f"{case.model.spec.name} sees one plane at a time, so slices cannot be compared.",
+            f"{case.model.spec.name} sees one {one} at a time, so {kind} cannot be compared.",
             fix="Choose other units, for example superpixels.",
         )
     depth = case.shape[0]
     labels = np.broadcast_to(np.arange(depth).reshape(1, -1, 1, 1), (1, *case.shape))
-    return labels.astype(np.int64), [f"slice {z}" for z in range(depth)]
+    return labels.astype(np.int64), [f"{one} {p}" for p in range(depth)]
 
 
 def _grid(case: Case, count: int) -> NDArray[np.int64]:

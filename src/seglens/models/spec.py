@@ -54,7 +54,7 @@ class ModelSpec:
 
     Args:
         name: short name, shown to people.
-        axes: space axes in the model's order, ``YX`` or ``ZYX``.
+        axes: what the network sees at once, in its order: ``YX``, ``ZYX``, or ``TYX`` for frames.
         channels: names of the input channels, in order.
         classes: every class including background; class 0 is background.
         head: whether the module returns ``logits`` or ``probabilities``.
@@ -95,9 +95,10 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         """Refuse what no model can be."""
-        if self.axes not in ("YX", "ZYX"):
+        if self.axes not in ("YX", "ZYX", "TYX"):
             raise BadParameter(
-                f"The model's axes are given as {self.axes!r}.", fix="Use YX for images or ZYX for volumes."
+                f"The model's axes are given as {self.axes!r}.",
+                fix="Use YX for images, ZYX for volumes or TYX for frames.",
             )
         if len(self.classes) < 2:
             raise BadParameter(

@@ -36,7 +36,7 @@ class Plane:
             if axis in "YX":
                 index.append(slice(None))
             else:
-                index.append(self.z if axis == "Z" and self.z is not None else size // 2)
+                index.append(self.z if axis == self.axes[0] and self.z is not None else size // 2)
         return np.asarray(array[tuple(index)])
 
 
@@ -46,7 +46,7 @@ def choose_plane(image: Image, axes: str, explanations: tuple[Explanation, ...])
         return Plane(axes)
     found = [full_map(layer, image.space(axes)) for layer in maps(explanations)]
     evidence = np.nansum(np.abs(found[0]), axis=(1, 2)) if found else np.zeros(1)
-    return Plane(axes, int(evidence.argmax()) if evidence.any() else image.size("Z") // 2)
+    return Plane(axes, int(evidence.argmax()) if evidence.any() else image.size(axes[0]) // 2)
 
 
 def maps(explanations: tuple[Explanation, ...]) -> list[Layer]:

@@ -40,7 +40,7 @@ class Occlusion(ScoredCopies):
 
     def answer(self, case: Case, copies: Covered, course: Drops) -> Explanation:
         """A signed map (positive: the target needs these pixels), the window that hurts most, raw drops."""
-        boxes, drops = copies.windows, course.values
+        boxes, drops, axes = copies.windows, course.values, case.model.spec.axes
         values = spread(boxes, drops, case.shape)
         values = values if copies.only is None else values * copies.only.cpu()
         worst = boxes[int(drops.argmax())]
@@ -52,6 +52,6 @@ class Occlusion(ScoredCopies):
         )
         text = (
             f"Occlusion of {case.target.name}: {len(boxes)} windows filled with {self.fill}. The score "
-            f"{case.clean_score:.4g} drops most, by {float(drops.max()):.4g}, at {told(worst)}."
+            f"{case.clean_score:.4g} drops most, by {float(drops.max()):.4g}, at {told(worst, axes)}."
         )
-        return Explanation(layers, (box_table("drops", boxes, {"drop": drops.tolist()}),), text=text)
+        return Explanation(layers, (box_table("drops", axes, boxes, {"drop": drops.tolist()}),), text=text)
