@@ -17,6 +17,7 @@ from seglens.core.explanation import Explanation
 from seglens.core.method import Fidelity, Need, Scope, Timing
 from seglens.core.run import Run
 from seglens.core.target import Painted, Target
+from seglens.engine.evaluator import MANY
 from seglens.session import explain
 
 NAMES = list(seglens.METHODS)
@@ -33,11 +34,21 @@ def needs_places(name):
 PLANTS = {"u-noise": Matched, "smooth-u-noise": Matched}
 
 
+# What shows a layer or the network's answer itself claims no evidence; its own test asks what it shows.
+SHOWN = {"seg-eigen-cam"}
+
+
+def least(name):
+    """The fewest axes that a method takes."""
+    return min(seglens.METHODS[name].dims)
+
+
 def quick(name):
     return seglens.METHODS[name].quick()
 
 
-def ask(name, *, dims=2, seed=0, batch=None, module=None, image=None, target=None, run=None) -> Explanation:
+def ask(name, *, dims=None, seed=0, batch=None, module=None, image=None, target=None, run=None) -> Explanation:
+    dims = dims or least(name)
     if module is None:
         module = Context(dims=dims)
     if image is None:
@@ -138,18 +149,19 @@ def test_short_cuts_change_nothing(name):
         one, two = np.asarray(a.data, float), np.asarray(b.data, float)
         np.testing.assert_allclose(one, two, rtol=0, atol=1e-5 * np.abs(two).max() + 1e-6)
     evaluations = fast.record.engine.get("evaluations", [])
-    assert all("crop" in e for e in evaluations)
+    assert all("crop" in e for e in evaluations if e["instead of"] >= MANY)
     assert not any("crop" in e for e in plain.record.engine.get("evaluations", []))
 
 
 @every
 def test_leaves_the_model_and_the_dice_as_they_were(name):
-    module = Context().train()
+    dims = least(name)
+    module = Context(dims=dims).train()
     for parameter in module.parameters():
         parameter.grad = torch.ones_like(parameter)
     before = copy.deepcopy(module.state_dict())
-    image, cell, _ = context_image()
-    model = wrap(module, classes=("background", "healthy", "infected"))
+    image, cell, _ = context_image(dims)
+    model = wrap(module, dims=dims, classes=("background", "healthy", "infected"))
     module.train()
     torch.manual_seed(5)
     dice = torch.get_rng_state()
@@ -165,8 +177,9 @@ def test_leaves_the_model_and_the_dice_as_they_were(name):
 
 @every
 def test_says_what_is_missing(name):
-    image, cell, _ = context_image()
-    model = wrap(Context(), classes=("background", "healthy", "infected"))
+    dims = least(name)
+    image, cell, _ = context_image(dims)
+    model = wrap(Context(dims=dims), dims=dims, classes=("background", "healthy", "infected"))
     model.layered = False
     if Need.LAYER not in seglens.METHODS[name].needs:
         assert explain(quick(name), image, model, cell_target(cell)).layers
@@ -189,7 +202,7 @@ def test_cancels_within_a_batch(name):
             return super().forward(x)
 
     run = Run(batch=1)
-    module = Counting()
+    module = Counting(dims=least(name))
     try:
         ask(name, module=module, run=run)
         # two forwards were all it needed: the answer came before anybody could stop it
@@ -202,8 +215,11 @@ def test_cancels_within_a_batch(name):
 @every
 def test_constant_model_gives_a_constant_map(name):
     needs_places(name)
-    image, cell, _ = context_image()
-    module = Constant(classes=seglens.METHODS[name].min_classes)
+    if name in SHOWN:
+        pytest.skip("shows what is there, whatever the answer")
+    dims = least(name)
+    image, cell, _ = context_image(dims)
+    module = Constant(classes=seglens.METHODS[name].min_classes, dims=dims)
     answer = ask(name, module=module, image=image, target=Target("cell", Painted(cell)))
     values = np.asarray(answer.map.data)
     assert np.ptp(values) < 1e-6
@@ -212,14 +228,19 @@ def test_constant_model_gives_a_constant_map(name):
 @every
 def test_changes_when_weights_are_randomised(name):
     needs_places(name)
-    image = small_image(side=32)
-    mask = np.zeros((32, 35), bool)
-    mask[10:20, 8:22] = True
+    dims = least(name)
+    image = small_image(side=32, dims=dims)
+    mask = np.zeros(image.space("ZYX"[-dims:]), bool)
+    mask[(..., slice(10, 20), slice(8, 22)) if dims == 2 else np.s_[2:5, 5:11, 4:13]] = True
     target = Target("cell", Painted(mask))
     classes = seglens.METHODS[name].min_classes
-    nets = (Deep(seed=s, classes=classes) for s in (1, 2))
+    nets = (Deep(seed=s, classes=classes, dims=dims) for s in (1, 2))
     one, two = (ask(name, module=net, image=image, target=target).map.data.ravel() for net in nets)
-    assert abs(np.corrcoef(one, two)[0, 1]) < 0.9
+    if np.ptp(one) and np.ptp(two):
+        assert abs(np.corrcoef(one, two)[0, 1]) < 0.9
+    else:
+        # what is rectified may vanish for one network, not for both
+        assert np.ptp(one) != np.ptp(two)
 
 
 def finds(values: np.ndarray, zone: np.ndarray) -> bool:
@@ -235,8 +256,8 @@ def finds(values: np.ndarray, zone: np.ndarray) -> bool:
 def test_finds_planted_evidence(name, dims):
     needs_places(name)
     cls = seglens.METHODS[name]
-    if dims not in cls.dims:
-        pytest.skip(f"{cls.title} is for {cls.dims}")
+    if dims not in cls.dims or name in SHOWN:
+        pytest.skip(f"{cls.title} is for {cls.dims}" if dims not in cls.dims else "shows what is there")
     _, cell, zone = context_image(dims)
     if cls.locates:
         assert finds(ask(name, dims=dims, module=PLANTS.get(name, Context)(dims=dims)).map.data, zone)

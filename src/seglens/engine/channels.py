@@ -141,7 +141,7 @@ def principal(activation: Tensor) -> tuple[Tensor, float]:
 
     The first right singular vector of the centred matrix of places and channels, by its K × K Gram matrix: the
     singular value decomposition of the matrix itself would take memory of the square of the places. Its sign, which
-    is free, is such that its components add up to 0 or more.
+    is free, is such that the few places that stand out from the many are positive.
 
     Args:
         activation: (1, K, *s).
@@ -151,13 +151,14 @@ def principal(activation: Tensor) -> tuple[Tensor, float]:
     """
     flat = activation[0].flatten(1)
     mean = flat.mean(1, keepdim=True, dtype=torch.float64)
+    parts = torch.split(flat, PART, 1)
     gram = mean.new_zeros(len(flat), len(flat))
-    for part in torch.split(flat, PART, 1):
-        centred = part - mean
-        gram += centred @ centred.T
+    for part in parts:
+        gram += (part - mean) @ (part - mean).T
     sizes, vectors = torch.linalg.eigh(gram)
     first, total = vectors[:, -1], float(sizes.clamp(min=0).sum())
-    return (-first if first.sum() < 0 else first), (float(sizes[-1]) / total if total > 0 else 0.0)
+    skewness = sum(float(((first @ (part - mean)) ** 3).sum()) for part in parts)
+    return (-first if skewness < 0 else first), (float(sizes[-1]) / total if total > 0 else 0.0)
 
 
 def stages(model: SegmentationModel) -> tuple[LayerInfo, ...]:

@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import Annotated, ClassVar, TypeVar
 
+import torch
 from torch import Tensor
 
 from seglens.core.explanation import Explanation
 from seglens.core.method import Need
-from seglens.core.param import Normalise
+from seglens.core.param import Fill, Normalise, Param
 from seglens.engine.case import Case
-from seglens.engine.channels import LayerMethod, activation_map, cam_layer, seen_at, strongest
+from seglens.engine.channels import (
+    ChannelMasks,
+    LayerMethod,
+    activation_map,
+    busiest,
+    cam_layer,
+    seen_at,
+    strongest,
+)
+from seglens.engine.perturb import Mixed
+from seglens.engine.plan import ALIKE
+from seglens.engine.scored import ScoredCopies, Scores
+
+T = TypeVar("T", float, Tensor)
+
+Budget = Annotated[
+    int | None,
+    Param("How many channels to score: those of the largest mean answer.", ge=1, le=65536, quick=8, empty="all"),
+]
 
 
 class CAM(LayerMethod):
@@ -62,3 +82,69 @@ def spatial_mean(values: Tensor) -> Tensor:
 def below_zero(activation: Tensor, instead: str) -> str:
     """What to say where a formula for rectified layers meets answers (K, *s) below zero; else nothing."""
     return f"The layer answers below zero, too, so {instead}." if bool((activation < 0).any()) else ""
+
+
+class ScoreCAM(LayerMethod, ScoredCopies):
+    """Weights from masked copies of the image: each channel, enlarged, is a mask, and what it keeps is scored."""
+
+    needs = frozenset({Need.LAYER})
+    counted = "channels"
+
+    channels: Budget = None
+    fill: Fill = "mean"
+    normalise: Normalise = True
+
+    def copies(self, case: Case) -> Mixed[ChannelMasks]:
+        """One per channel that is not flat: the image where the channel answers, the fill where it does not."""
+        activation = case.activation(case.layer(self.layer))
+        masks = ChannelMasks(case, activation, busiest(activation, self.channels))
+        return Mixed(case.x, case.fill(self.fill), masks)
+
+    def answer(self, case: Case, copies: Mixed[ChannelMasks], course: Scores) -> Explanation:
+        """Weights are a softmax of the scores; the weighted sum of the layer is rectified."""
+        activation, kept = copies.masks.activation, per_pixel(case, course.values)
+        weights = softmax_weights(kept)
+        told = "no channel's mask changes the score, and the map is zero."
+        if weights.any():
+            best = int(weights.argmax())
+            told = (
+                f"the mask of channel {copies.masks.channels[best]} keeps most, {float(kept[best]):.4g} per pixel of "
+                f"{per_pixel(case, case.clean_score):.4g}, and has {float(weights[best]):.0%} of the weight."
+            )
+        columns = {"weight": weights, "score per pixel": kept.nan_to_num()}
+        return self.combined(case, activation, copies.masks.channels, columns, told)
+
+    def combined(
+        self, case: Case, activation: Tensor, channels: Sequence[int], columns: dict[str, Tensor], told: str
+    ) -> Explanation:
+        """The rectified map of channels (n,) of a layer (1, K, *s), by the column ``weight``, and the columns (n,)."""
+        every = {name: spread_over(values, channels, activation.shape[1]) for name, values in columns.items()}
+        cam = activation_map(case, activation, every["weight"])
+        table, bars = strongest(every, "channels", "channel weights")
+        layer = cam_layer(self.title, cam, self.normalise, "activation")
+        if every["weight"].any() and not cam.any():
+            told += " The weighted sum is below zero everywhere, and the map is zero."
+        where = f"{self.title} of {case.target.name} at layer {case.layer(self.layer)} ({seen_at(case, activation)}"
+        fewer = f"; the {len(channels)} largest of them" if len(channels) < activation.shape[1] else ""
+        return Explanation((layer,), (table,), (bars,), f"{where}{fewer}); {told}")
+
+
+def per_pixel(case: Case, score: T) -> T:
+    """A score as a mean over the region, whatever its reduction: of sums, a softmax would be 1 for one channel."""
+    return score if case.target.mean or case.target.value == "dice" else score / case.target.pixels
+
+
+def softmax_weights(scores: Tensor) -> Tensor:
+    """Softmax of scores (n,); those not known yet weigh nothing, and where all are alike there is nothing to weigh."""
+    known = scores.isfinite()
+    weights = torch.zeros_like(scores)
+    if known.any() and float(scores[known].max() - scores[known].min()) > ALIKE * float(scores[known].abs().max()):
+        weights[known] = scores[known].softmax(0)
+    return weights
+
+
+def spread_over(values: Tensor, channels: Sequence[int], count: int) -> Tensor:
+    """Values of some channels (n,) among all (count,), 0 elsewhere."""
+    out = values.new_zeros(count)
+    out[list(channels)] = values
+    return out

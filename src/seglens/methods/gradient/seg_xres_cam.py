@@ -32,10 +32,8 @@ class SegXResCAM(CAM):
 
     def weigh(self, activation: Tensor, gradient: Tensor) -> Tensor:
         """Each window's mean or largest gradient, at each of its places (K, *s); windows at the far end are cut."""
-        dims = gradient.ndim - 1
         window = [min(self.window, n) for n in gradient.shape[1:]]
-        pools = {"mean": (F.avg_pool2d, F.avg_pool3d), "max": (F.max_pool2d, F.max_pool3d)}
-        pooled = pools[self.pooling][dims - 2](gradient[None], window, ceil_mode=True)[0]
+        pooled = _pool(gradient[None], window, self.pooling)[0]
         for axis, (side, length) in enumerate(zip(window, gradient.shape[1:], strict=True), start=1):
             pooled = pooled.repeat_interleave(side, axis).narrow(axis, 0, length)
         return pooled
@@ -43,3 +41,9 @@ class SegXResCAM(CAM):
     def remark(self, activation: Tensor, gradient: Tensor) -> str:
         """The window in pixels of the layer."""
         return f"The gradient is the {self.pooling} of windows of {self.window} pixels of the layer."
+
+
+def _pool(values: Tensor, window: list[int], how: str) -> Tensor:
+    if how == "max":
+        return (F.max_pool2d if len(window) == 2 else F.max_pool3d)(values, window, ceil_mode=True)
+    return (F.avg_pool2d if len(window) == 2 else F.avg_pool3d)(values, window, ceil_mode=True)
