@@ -305,15 +305,17 @@ def test_ctrl_c_is_clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: dict[str, object] = {}
 
-    def train(recipe: str, data: Path | None, out: Path, *, run: object, epochs: int | None = None) -> Path:
-        asked.update(recipe=recipe, data=data, out=out, epochs=epochs, seed=run.seed)  # type: ignore[attr-defined]
+    def train(recipe: str, data: Path | None, out: Path, *, run: object, **more: object) -> Path:
+        asked.update(recipe=recipe, data=data, out=out, seed=run.seed, **more)  # type: ignore[attr-defined]
         return out
 
     monkeypatch.setattr("seglens.training.train", train)
     result = call("train", "nuclei-fluorescence", "data", "--out", "model", "--epochs", 3, "--seed", 5)
     assert result.exit_code == 0, result.output
     wanted = {"recipe": "nuclei-fluorescence", "data": Path("data"), "out": Path("model"), "epochs": 3, "seed": 5}
-    assert asked == wanted
+    assert asked == {**wanted, "network": None}
+    call("train", "nuclei-fluorescence", "data", "--out", "model", "--network", "segmenter")
+    assert asked["network"] == "segmenter"
     monkeypatch.undo()
     assert "Did you mean" in call("train", "nuclei-fluorescense", "data", "--out", tmp_path / "m").stderr
 

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 __all__ = ["RECIPES", "Recipe", "train"]
 
 
-def train(recipe: str, data: Path | None, out: Path, *, run: Run, epochs: int | None = None) -> Path:
+def train(
+    recipe: str, data: Path | None, out: Path, *, run: Run, epochs: int | None = None, network: str | None = None
+) -> Path:
     """Train a recipe and write the model folder.
 
     Args:
@@ -25,12 +27,13 @@ def train(recipe: str, data: Path | None, out: Path, *, run: Run, epochs: int | 
         out: a new or empty folder for ``weights.safetensors``, ``model.json``, ``training.json``.
         run: seed, progress and cancel; cancelling stops within a batch and writes nothing.
         epochs: how long to train; ``None`` is the recipe's own length.
+        network: a key of :data:`seglens.models.nets.NETWORKS`; ``None`` is the recipe's own.
 
     Returns:
         ``out``.
 
     Raises:
-        UnknownName: no such recipe.
+        UnknownName: no such recipe or network.
         BadParameter: ``out`` is not empty, ``epochs`` is less than 1, or data are needed.
         ImageMismatch: the data folder is missing, empty, or an image has no mask that fits.
         Cancelled: the run was cancelled.
@@ -38,4 +41,4 @@ def train(recipe: str, data: Path | None, out: Path, *, run: Run, epochs: int | 
     # Late, so that names, recipes and the drawn pictures can be used without torch.
     from seglens.training.trainer import train as run_training
 
-    return run_training(recipe, data, out, run=run, epochs=epochs)
+    return run_training(recipe, data, out, run=run, epochs=epochs, network=network)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from seglens.core.errors import UnknownName
+from seglens.models.nets import check_name
 from seglens.models.spec import ClassSpec, ModelSpec, Normalisation
 
 Augmentation = Literal["fluorescence", "histology", "flips"]
@@ -106,6 +107,22 @@ RECIPES: Mapping[str, Recipe] = {
         synthetic=True,
     ),
 }
+
+
+# Highest learning rates of networks that do not bear a recipe's own, which is a U-Net's.
+RATES: Mapping[str, float] = {"segmenter": 1e-3}
+
+
+def with_network(recipe: Recipe, network: str) -> Recipe:
+    """The recipe with another of our networks, in its usual size.
+
+    Raises:
+        UnknownName: there is no such network.
+    """
+    check_name(network)
+    spec = recipe.spec
+    arguments = {"in_channels": len(spec.channels), "out_channels": len(spec.classes), "dims": spec.ndim}
+    return replace(recipe, network=network, arguments=arguments, rate=RATES.get(network, recipe.rate))
 
 
 def find_recipe(name: str) -> Recipe:

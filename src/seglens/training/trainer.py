@@ -23,14 +23,17 @@ from seglens.models.spec import ModelSpec
 from seglens.training.data import Sample, draw, drawn_names, find_pairs, read_folder, split_names
 from seglens.training.evaluate import score, shortcut_rates
 from seglens.training.export import TRAINING, save_model, versions, write_json
-from seglens.training.recipes import Recipe, find_recipe
+from seglens.training.recipes import Recipe, find_recipe, with_network
 
 Shares = dict[str, list[Sample]]
 
 
-def train(recipe: str, data: Path | None, out: Path, *, run: Run, epochs: int | None = None) -> Path:
+def train(
+    recipe: str, data: Path | None, out: Path, *, run: Run, epochs: int | None = None, network: str | None = None
+) -> Path:
     """Train a recipe and write the model folder; see :func:`seglens.training.train`."""
-    chosen = find_recipe(recipe)
+    usual = find_recipe(recipe)
+    chosen = usual if network is None or network == usual.network else with_network(usual, network)
     epochs = chosen.epochs if epochs is None else epochs
     _check(chosen, data, out, epochs)
     if chosen.synthetic and data is not None:
@@ -40,12 +43,12 @@ def train(recipe: str, data: Path | None, out: Path, *, run: Run, epochs: int | 
     # The seed decides everything, and the caller's random state is as before when we are done.
     with torch.random.fork_rng():
         torch.manual_seed(run.seed)
-        network = build_network(chosen.network, chosen.arguments)
-        history = _fit(network, chosen, shares, epochs, run)
-    model = SegmentationModel(network, _finished_spec(network, chosen))
+        made = build_network(chosen.network, chosen.arguments)
+        history = _fit(made, chosen, shares, epochs, run)
+    model = SegmentationModel(made, _finished_spec(made, chosen))
     record = {
         "recipe": recipe,
-        "command": _command(recipe, chosen, epochs, run.seed),
+        "command": _command(recipe, chosen, epochs, run.seed, chosen is usual),
         "seed": run.seed,
         "epochs": epochs,
         **history,
@@ -57,13 +60,14 @@ def train(recipe: str, data: Path | None, out: Path, *, run: Run, epochs: int | 
     }
     # Last, all at once: a training that was cancelled leaves nothing behind.
     out.mkdir(parents=True, exist_ok=True)
-    save_model(out, network, {"name": chosen.network, "arguments": dict(chosen.arguments)}, model.spec)
+    save_model(out, made, {"name": chosen.network, "arguments": dict(chosen.arguments)}, model.spec)
     write_json(out / TRAINING, record)
     return out
 
 
-def _command(name: str, recipe: Recipe, epochs: int, seed: int) -> str:
+def _command(name: str, recipe: Recipe, epochs: int, seed: int, usual: bool) -> str:
     words = ["seglens", "train", name, *([] if recipe.synthetic else ["DATA"]), "--out", "DIR"]
+    words += [] if usual else ["--network", recipe.network]
     words += ["--epochs", str(epochs)] if epochs != recipe.epochs else []
     return " ".join(words + (["--seed", str(seed)] if seed else []))
 
@@ -137,9 +141,14 @@ def _silent() -> Iterator[None]:
 
 
 def _finished_spec(network: nn.Module, recipe: Recipe) -> ModelSpec:
-    """The recipe's spec with what only the network knows: divisor, reach, and the context that a tile needs."""
+    """The recipe's spec with what only the network knows: divisor, reach, and the context that a tile needs.
+
+    A network that sees everything at once (attention) gets tiles of the size that it was trained on.
+    """
     divisor = _divisor(network)
     spec = recipe.spec.with_(divisor=divisor)
+    if getattr(network, "sees_everything", False):
+        return spec.with_(tile=(recipe.crop,) * spec.ndim)
     reach = measure_reach(SegmentationModel(network, spec))
     if reach is None:
         raise ModelMismatch(

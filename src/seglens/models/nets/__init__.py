@@ -14,7 +14,17 @@ from seglens.core.errors import BadParameter, UnknownName
 if TYPE_CHECKING:
     from torch import nn
 
-NETWORKS: Mapping[str, str] = {"unet": "seglens.models.nets.unet.UNet"}
+NETWORKS: Mapping[str, str] = {
+    "unet": "seglens.models.nets.unet.UNet",
+    "segmenter": "seglens.models.nets.segmenter.Segmenter",
+}
+
+
+def check_name(name: str) -> None:
+    """Raise UnknownName if no network is called so."""
+    if name not in NETWORKS:
+        listing = f"Networks that can be built: {', '.join(sorted(NETWORKS))}."
+        raise UnknownName.among("network", name, NETWORKS, listing=listing)
 
 
 def build_network(name: str, arguments: Mapping[str, Any]) -> nn.Module:
@@ -28,9 +38,7 @@ def build_network(name: str, arguments: Mapping[str, Any]) -> nn.Module:
         UnknownName: no network has this name.
         BadParameter: the constructor does not take these arguments.
     """
-    if name not in NETWORKS:
-        listing = f"Networks that can be built: {', '.join(sorted(NETWORKS))}."
-        raise UnknownName.among("network", name, NETWORKS, listing=listing)
+    check_name(name)
     module, _, attribute = NETWORKS[name].rpartition(".")
     constructor = getattr(importlib.import_module(module), attribute)
     try:
@@ -38,6 +46,6 @@ def build_network(name: str, arguments: Mapping[str, Any]) -> nn.Module:
     except TypeError as error:
         raise BadParameter(
             f"The network {name!r} cannot be built from {dict(arguments)}: {error}.",
-            fix=f"Give the arguments that {attribute} documents, for example in_channels, out_channels, features.",
+            fix=f"Give the arguments that {attribute} documents, for example in_channels and out_channels.",
         ) from error
     return network
