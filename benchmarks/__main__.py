@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.compare import ROOT, Plan, run
+from benchmarks.compare import ROOT, Plan, joined, run
 from benchmarks.questions import QUICK_SIZES, SIZES
 from benchmarks.scenes import NETWORKS
 from benchmarks.table import markdown, write_docs
@@ -22,7 +22,7 @@ QUICK = {"seconds": 1.0, "limit": 30.0, "forwards": 2, "again": 0.0, "repeats": 
 def options() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--only", default="", help="questions whose names match this expression")
+    parser.add_argument("--only", default="", help="questions whose names match this expression, or profile")
     parser.add_argument("--contenders", default="", help="contenders whose names match this expression")
     parser.add_argument("--family", default="", help="perturbation or gradient; both if nothing is said")
     parser.add_argument("--networks", default="", help="networks whose names match this expression")
@@ -33,6 +33,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="small sizes, few evaluations: to see that it works")
     parser.add_argument("--out", type=Path, default=RESULTS, help="the JSON")
     parser.add_argument("--write-docs", action="store_true", help="put the table into docs/performance.md")
+    parser.add_argument("--add", action="store_true", help="keep what the JSON has of other questions and sizes")
     parser.add_argument("--from-json", action="store_true", help="measure nothing, use the JSON that is there")
     return parser.parse_args()
 
@@ -63,13 +64,16 @@ def main() -> None:
     else:
         start = time.perf_counter()
         chosen.out.parent.mkdir(parents=True, exist_ok=True)
+        old = json.loads(chosen.out.read_text(encoding="utf-8")) if chosen.add and chosen.out.exists() else {}
 
         def keep(results: dict[str, Any]) -> None:
             results["machine"]["minutes"] = round((time.perf_counter() - start) / 60, 1)
-            chosen.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+            text = json.dumps(joined(old, results), indent=1)
+            chosen.out.write_text(text + "\n", encoding="utf-8")
 
         results = run(plan(chosen), say, keep)
         keep(results)
+        results = joined(old, results)
     sys.stdout.write(markdown(results))
     if chosen.write_docs:
         write_docs(results, ROOT / "docs" / "performance.md")

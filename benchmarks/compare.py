@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
+from math import prod
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 from benchmarks import worker
 from benchmarks.loop import targets
 from benchmarks.questions import QUESTIONS, Question, Sizes, scenes
-from benchmarks.scenes import MANY, Scene
+from benchmarks.scenes import MANY, NETWORKS, Scene
 from seglens.core.threads import wait_politely
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -71,13 +72,30 @@ class Cell:
 
 def run(plan: Plan, say: Say, keep: Callable[[dict[str, Any]], None] | None = None) -> dict[str, Any]:
     """Measure; plain data as it stands in ``results/peers.json``, handed to ``keep`` after every scene."""
-    results: dict[str, Any] = {"machine": machine(plan), "accuracy": _accuracy(plan, say), "rows": []}
+    results: dict[str, Any] = {"machine": machine(plan), "accuracy": _accuracy(plan, say), "profiles": {}, "rows": []}
     for scene in scenes(plan.sizes):
         if re.search(plan.networks, scene.network):
             results["rows"] += _scene(scene, plan, results["accuracy"].get("passes", {}), say)
+            results["profiles"] |= _profile(scene, plan, say)
             if keep is not None:
                 keep(results)
     return results
+
+
+def joined(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """Results of two runs: the newer figure where there are two, in the usual order."""
+    rows = {(row["question"], row["network"], *row["shape"]): row for row in (*old.get("rows", ()), *new["rows"])}
+    order = {q.name: i for i, q in enumerate(QUESTIONS)}
+    networks = list(NETWORKS)
+    return {
+        "machine": new["machine"],
+        "accuracy": new["accuracy"] or old.get("accuracy", {}),
+        "profiles": old.get("profiles", {}) | new["profiles"],
+        "rows": sorted(
+            (row for row in rows.values() if row["question"] in order),
+            key=lambda row: (networks.index(row["network"]), prod(row["shape"]), order[row["question"]]),
+        ),
+    }
 
 
 def machine(plan: Plan) -> dict[str, Any]:
@@ -102,6 +120,16 @@ def _accuracy(plan: Plan, say: Say) -> dict[str, Any]:
     told, _ = launch({"accuracy": True, "repeats": plan.repeats}, plan)
     say(f"accuracy of Kernel SHAP: {json.dumps(told)}")
     return told
+
+
+def _profile(scene: Scene, plan: Plan, say: Say) -> dict[str, Any]:
+    """Where the time of one evaluation goes."""
+    wanted = re.search(plan.only, "profile") and re.search(plan.family, "perturbation")
+    if not wanted or scene.network != "basicunet" or scene.size > 512**2:
+        return {}
+    told, _ = launch({"profile": True, "network": scene.network, "shape": scene.shape}, plan)
+    say(f"{scene.name:24} profile            {told.get('failed', 'done')}")
+    return {} if "failed" in told else {scene.name: told}
 
 
 def _scene(scene: Scene, plan: Plan, passes: dict[str, int], say: Say) -> list[dict[str, Any]]:

@@ -52,6 +52,7 @@ class Outcome:
             ``channels`` of drops, the first ones or those of ``index``.
         details: plain data for the JSON.
         seconds: where only part of the time grows with the work: what to report instead of scaling.
+        exactly: gives the arrays in double precision, to be compared; called when time is up.
     """
 
     done: int
@@ -59,6 +60,7 @@ class Outcome:
     arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
     seconds: float | None = None
+    exactly: Callable[[], dict[str, NDArray[Any]]] | None = None
 
 
 Go = Callable[[], Outcome]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -15,6 +17,7 @@ from seglens.engine import fast
 GIB = 2**30
 MOST = 8 * GIB  # what a peer's activations may take
 FEW = 4  # copies at a time
+EXACT = 256**2  # pixels up to which the answer is compared in double precision
 NOISE = 0.1  # of the image's range, which is 1
 
 
@@ -53,15 +56,22 @@ def fits(asked: Asked, copies: int) -> None:
 
 
 def once(attribute: Callable[[Target, Tensor], Tensor], copies: int = 1) -> Callable[[Asked], Go]:
-    """A method that takes a fixed number of copies, all at once."""
+    """A method that takes a fixed number of copies, all at once.
+
+    What others are compared with is its answer in double precision: in single, a ReLU whose input is zero up to
+    rounding lets a gradient pass or not as the layout of the moment has it.
+    """
 
     def contender(asked: Asked) -> Go:
         fits(asked, copies)
         wrapped = Target(asked.scene, asked.question.target)
 
         def go() -> Outcome:
-            found = attribute(wrapped, asked.scene.x).detach()
-            return Outcome(1, 1, {"image": found.sum(1)[0].float().numpy()})
+            found = attribute(wrapped, asked.scene.x)
+            return Outcome(1, 1, shown(found), exactly=exactly if asked.scene.size <= EXACT else None)
+
+        def exactly() -> dict[str, NDArray[Any]]:
+            return shown(attribute(wrapped.double(), asked.scene.x.double()))
 
         return go
 
@@ -90,13 +100,17 @@ def many(attribute: Callable[[Target, Tensor, int, int], Tensor], *, few: bool, 
 
         def go() -> Outcome:
             torch.manual_seed(0)
-            found = attribute(wrapped, asked.scene.x, count, batch).detach()
-            image = {"image": found.sum(1)[0].float().numpy()} if exact and count == total else {}
-            return Outcome(count, total, image, {"at once": batch})
+            found = attribute(wrapped, asked.scene.x, count, batch)
+            return Outcome(count, total, shown(found) if exact and count == total else {}, {"at once": batch})
 
         return go
 
     return contender
+
+
+def shown(found: Tensor) -> dict[str, NDArray[Any]]:
+    """The sum over channels of (1, C, *space), as our maps show it."""
+    return {"image": found.detach().sum(1)[0].numpy()}
 
 
 def saliency(target: Target, x: Tensor) -> Tensor:
@@ -166,7 +180,7 @@ def relevance(asked: Asked) -> Go:
             found = LRP(wrapped).attribute(asked.scene.x)
         except TypeError as error:
             raise Skip(f"it refuses this network: {str(error).split(' has ')[0]} has no rule") from error
-        return Outcome(1, 1, {"image": found.detach().sum(1)[0].float().numpy()})
+        return Outcome(1, 1, shown(found))
 
     return go
 
@@ -178,7 +192,7 @@ def loop_gradient(asked: Asked) -> Go:
     def go() -> Outcome:
         x = asked.scene.x.clone().requires_grad_()
         (found,) = torch.autograd.grad(numbers(x).sum(), x)
-        return Outcome(1, 1, {"image": found.sum(1)[0].numpy()})
+        return Outcome(1, 1, shown(found))
 
     return go
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from benchmarks.profile_pass import table as profiles
+
 START, END = "<!-- peers: start -->", "<!-- peers: end -->"
 HEAD = (
     "question",
@@ -30,12 +32,14 @@ NAMES = {
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """Tables by network, and what their signs mean."""
+    """Tables by network and family, and what their signs mean."""
     parts = [_machine(results["machine"])]
-    for network in dict.fromkeys(row["network"] for row in results["rows"]):
-        rows = [row for row in results["rows"] if row["network"] == network]
+    for family, network in dict.fromkeys((row["family"], row["network"]) for row in results["rows"]):
+        rows = [row for row in results["rows"] if (row["family"], row["network"]) == (family, network)]
         lines = [HEAD, ("---",) * len(HEAD), *(_row(row) for row in rows)]
-        parts += [f"**{NAMES[network]}**", "\n".join("| " + " | ".join(line) + " |" for line in lines)]
+        parts += [f"**{family.title()} methods: {NAMES[network]}**"]
+        parts += ["\n".join("| " + " | ".join(line) + " |" for line in lines)]
+    parts += [profiles(results["profiles"])] if results["profiles"] else []
     parts += [_notes(results)] if _notes(results) else []
     parts += [_accuracy(results["accuracy"])] if results["accuracy"].get("games") else []
     return "\n\n".join(parts) + "\n"

@@ -175,6 +175,8 @@ def measure(spec: dict[str, Any]) -> tuple[dict[str, Any], Outcome | None]:
         from benchmarks.ours import checked
 
         told["plain_difference"] = checked(asked)
+    if outcome.exactly is not None:
+        outcome.arrays = outcome.exactly()
     return told, outcome
 
 
@@ -182,7 +184,8 @@ def answer(spec: dict[str, Any], folder: str) -> None:
     """Do what a process was started for; write ``answer.json`` and ``answer.npz`` into a folder.
 
     Args:
-        spec: see :func:`measure`, and ``threads``; or ``accuracy`` with ``repeats``.
+        spec: see :func:`measure`, and ``threads``; or ``accuracy`` with ``repeats``; or ``profile`` with
+            ``network`` and ``shape``.
         folder: also the home of what is remembered between runs, which would make a second one look better.
     """
     os.environ |= {"SEGLENS_HOME": str(Path(folder) / "home"), "XDG_CACHE_HOME": str(Path(folder) / "cache")}
@@ -194,6 +197,10 @@ def answer(spec: dict[str, Any], folder: str) -> None:
             from benchmarks.accuracy import accuracy
 
             told = accuracy(spec["repeats"])
+        elif spec.get("profile"):
+            from benchmarks.profile_pass import both
+
+            told = both(Scene(spec["network"], tuple(spec["shape"])))
         else:
             told, outcome = measure(spec)
     except Exception as error:
