@@ -2,6 +2,7 @@
 
 A folder per key under ``artefacts/`` of :func:`seglens.core.places.home`: ``arrays.safetensors`` and ``data.json``,
 which is written last; inside it ``checkpoint/``, the same, of a preparation that was interrupted. Nothing is pickled.
+What has not been used for longest goes when all of them take more than :data:`MOST` bytes.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from seglens.core.run import Run
 from seglens.engine.case import Case
 
 ARRAYS, DATA, CHECKPOINT = "arrays.safetensors", "data.json", "checkpoint"
+MOST = 4 * 2**30
 
 _MEMORY: dict[str, Artefact] = {}
 
@@ -47,6 +49,7 @@ def prepared(method: Method, case: Case) -> Case:
             return case
         made = store.save(fresh)
         store.forget_checkpoint()
+        make_room(store.folder)
     else:
         case.run.note("What this method prepares was there from an earlier run.")
     _MEMORY[store.key] = made
@@ -80,7 +83,7 @@ class Store:
     def of(cls, method: Method, case: Case) -> Store:
         """The store of a method's preparation for a case: its parameters, the model, the seed and what it looks at."""
         told: list[Any] = [__version__, method.name, sorted(method.values().items()), case.model.fingerprint()]
-        told += [case.run.seed, *method.looks_at(case)]
+        told += [case.model.variant, case.run.seed, *method.looks_at(case)]
         return cls(hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32], case.run)
 
     @property
@@ -113,6 +116,7 @@ class Store:
             return None
         try:
             data = json.loads((folder / DATA).read_text(encoding="utf-8"))
+            os.utime(folder)  # used now
             arrays = load_file(folder / ARRAYS)
             if data["arrays"] != _digest(folder / ARRAYS):
                 raise ValueError("arrays and data do not belong together")
@@ -137,6 +141,28 @@ class Store:
         except (OSError, BadParameter, SafetensorError) as error:
             self.run.note(f"What was prepared cannot be kept on disk ({error}); it lasts until the program ends.")
         return Artefact(arrays, json.loads(told))
+
+
+def make_room(keep: Path) -> None:
+    """Throw away what has not been used for longest, until all takes no more than :data:`MOST` bytes.
+
+    Args:
+        keep: a folder that stays; the others lie beside it.
+    """
+    found = {}
+    for folder in keep.parent.iterdir() if keep.parent.exists() else ():
+        try:
+            sizes = [file.stat().st_size for file in folder.rglob("*") if file.is_file()]
+            found[folder] = (folder.stat().st_mtime, sum(sizes))
+        except OSError:
+            continue  # somebody else throws it away
+    total = sum(size for _, size in found.values())
+    for folder, (_, size) in sorted(found.items(), key=lambda one: one[1][0]):
+        if total <= MOST:
+            return
+        if folder != keep:
+            shutil.rmtree(folder, ignore_errors=True)
+            total -= size
 
 
 def _digest(file: Path) -> str:

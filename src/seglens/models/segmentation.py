@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -55,10 +56,11 @@ class SegmentationModel:
         return self
 
     def fingerprint(self) -> str:
-        """The sha256 of the weights: of their file, else of the values in memory."""
+        """The sha256 of the weights: of their file, else of the values in memory and of how the layers are set."""
         if self.spec.sha256:
             return self.spec.sha256
-        digest = hashlib.sha256(type(self.module).__qualname__.encode())
+        told = re.sub(r" at 0x[0-9a-f]+", "", repr(self.module))
+        digest = hashlib.sha256(f"{type(self.module).__qualname__} {told}".encode())
         for name, value in self.module.state_dict().items():
             digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
