@@ -11,7 +11,19 @@ import torch
 from scipy import ndimage
 
 import seglens
-from hand import Constant, Context, Deep, Matched, cell_target, context_image, small_image, wrap
+from hand import (
+    Attending,
+    AttendingConstant,
+    AttendingDeep,
+    Constant,
+    Context,
+    Deep,
+    Matched,
+    cell_target,
+    context_image,
+    small_image,
+    wrap,
+)
 from seglens.core.errors import BadParameter, Cancelled, MissingNeed
 from seglens.core.explanation import Explanation
 from seglens.core.method import Fidelity, Need, Scope, Timing
@@ -35,7 +47,32 @@ PLANTS = {"u-noise": Matched, "smooth-u-noise": Matched}
 
 
 # What shows a layer or the network's answer itself claims no evidence; its own test asks what it shows.
-SHOWN = {"seg-eigen-cam"}
+SHOWN = {
+    "seg-eigen-cam",
+    "layer-activations",
+    "hr-cam",
+    "segmented-score-map",
+    "guided-segmentation-map",
+    "similarity-map",
+    "fusion-map",
+}
+
+
+def nets(name):
+    """What a method is asked about: a network with planted evidence, a constant one, and one of random weights."""
+    if Need.ATTENTION in seglens.METHODS[name].needs:
+        return Attending, AttendingConstant, AttendingDeep
+    return Context, Constant, Deep
+
+
+def plant(name, dims):
+    """The network of the planted evidence, as a model: it reads a marker beside a cell."""
+    module = nets(name)[0](dims=dims)
+    return wrapped(module, dims, ("background", "healthy", "infected"))
+
+
+def wrapped(module, dims, classes):
+    return wrap(module, dims=dims, classes=classes, divisor=getattr(module, "divisor", 1))
 
 
 def least(name):
@@ -50,16 +87,16 @@ def quick(name):
 def ask(name, *, dims=None, seed=0, batch=None, module=None, image=None, target=None, run=None) -> Explanation:
     dims = dims or least(name)
     if module is None:
-        module = Context(dims=dims)
+        module = nets(name)[0](dims=dims)
     if image is None:
         image, cell, _ = context_image(dims)
         target = target or cell_target(cell)
     names = (
         ("background", "healthy", "infected")
-        if isinstance(module, Context | Matched)
+        if isinstance(module, Context | Matched | Attending)
         else ("background", "cell", "other")
     )
-    model = wrap(module, dims=dims, classes=names[: module.head.out_channels])
+    model = wrapped(module, dims, names[: module.head.out_channels])
     return explain(quick(name), image, model, target, run=run or Run(seed=seed, batch=batch))
 
 
@@ -156,13 +193,12 @@ def test_short_cuts_change_nothing(name):
 @every
 def test_leaves_the_model_and_the_dice_as_they_were(name):
     dims = least(name)
-    module = Context(dims=dims).train()
+    model = plant(name, dims)
+    module = model.module.train()
     for parameter in module.parameters():
         parameter.grad = torch.ones_like(parameter)
     before = copy.deepcopy(module.state_dict())
     image, cell, _ = context_image(dims)
-    model = wrap(module, dims=dims, classes=("background", "healthy", "infected"))
-    module.train()
     torch.manual_seed(5)
     dice = torch.get_rng_state()
     numpy_dice = np.random.get_state()[1].copy()
@@ -179,7 +215,7 @@ def test_leaves_the_model_and_the_dice_as_they_were(name):
 def test_says_what_is_missing(name):
     dims = least(name)
     image, cell, _ = context_image(dims)
-    model = wrap(Context(dims=dims), dims=dims, classes=("background", "healthy", "infected"))
+    model = plant(name, dims)
     model.layered = False
     if Need.LAYER not in seglens.METHODS[name].needs:
         assert explain(quick(name), image, model, cell_target(cell)).layers
@@ -192,7 +228,7 @@ def test_says_what_is_missing(name):
 
 @every
 def test_cancels_within_a_batch(name):
-    class Counting(Context):
+    class Counting(nets(name)[0]):
         calls = 0
 
         def forward(self, x):
@@ -219,7 +255,12 @@ def test_constant_model_gives_a_constant_map(name):
         pytest.skip("shows what is there, whatever the answer")
     dims = least(name)
     image, cell, _ = context_image(dims)
-    module = Constant(classes=seglens.METHODS[name].min_classes, dims=dims)
+    if seglens.METHODS[name].class_blind:
+        # it shows what is looked at, even if nothing comes of it: then it must be the same whatever class is asked
+        healthy, infected = (ask(name, target=Target(c, Painted(cell))).map.data for c in ("healthy", "infected"))
+        np.testing.assert_array_equal(healthy, infected)
+        return
+    module = nets(name)[1](classes=seglens.METHODS[name].min_classes, dims=dims)
     answer = ask(name, module=module, image=image, target=Target("cell", Painted(cell)))
     values = np.asarray(answer.map.data)
     assert np.ptp(values) < 1e-6
@@ -234,8 +275,8 @@ def test_changes_when_weights_are_randomised(name):
     mask[(..., slice(10, 20), slice(8, 22)) if dims == 2 else np.s_[2:5, 5:11, 4:13]] = True
     target = Target("cell", Painted(mask))
     classes = seglens.METHODS[name].min_classes
-    nets = (Deep(seed=s, classes=classes, dims=dims) for s in (1, 2))
-    one, two = (ask(name, module=net, image=image, target=target).map.data.ravel() for net in nets)
+    drawn = (nets(name)[2](seed=s, classes=classes, dims=dims) for s in (1, 2))
+    one, two = (ask(name, module=net, image=image, target=target).map.data.ravel() for net in drawn)
     if np.ptp(one) and np.ptp(two):
         assert abs(np.corrcoef(one, two)[0, 1]) < 0.9
     else:
@@ -260,7 +301,7 @@ def test_finds_planted_evidence(name, dims):
         pytest.skip(f"{cls.title} is for {cls.dims}" if dims not in cls.dims else "shows what is there")
     _, cell, zone = context_image(dims)
     if cls.locates:
-        assert finds(ask(name, dims=dims, module=PLANTS.get(name, Context)(dims=dims)).map.data, zone)
+        assert finds(ask(name, dims=dims, module=PLANTS.get(name, nets(name)[0])(dims=dims)).map.data, zone)
         return
     # what answers with an edited image must change the cell by editing the marker, and not by editing nothing
     by_marker = ask(name, dims=dims, target=Target("infected", Painted(zone)))
