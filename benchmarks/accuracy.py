@@ -74,9 +74,9 @@ def playing(scene: Scene, grid: tuple[int, ...]) -> Callable[[Tensor], Tensor]:
     return value
 
 
-def twelve(shape: tuple[int, int]) -> Game:
+def twelve(shape: tuple[int, int], network: str = "basicunet") -> Game:
     """All coalitions are played once; from then on they are looked up."""
-    scene = Scene("basicunet", shape)
+    scene = Scene(network, shape)
     bits = 2 ** torch.arange(12)
     every = (torch.arange(2**12)[:, None] // bits % 2).bool()
     table = playing(scene, (3, 4))(every)
@@ -89,9 +89,9 @@ def twelve(shape: tuple[int, int]) -> Game:
     return Game(scene, 12, truth, 0.0, lambda keep: table[(keep.long() * bits).sum(1)])
 
 
-def sixty_four(shape: tuple[int, int], permutations: int) -> Game:
+def sixty_four(shape: tuple[int, int], permutations: int, network: str = "basicunet") -> Game:
     """Truth from permutations and their reverses, and its standard error from how far these pairs are apart."""
-    scene, units = Scene("basicunet", shape), 64
+    scene, units = Scene(network, shape), 64
     value = playing(scene, (8, 8))
     rng = np.random.default_rng(5)
     found = np.zeros((permutations, units))

@@ -33,16 +33,16 @@ class Watch:
         """Note the time; cancel when it is up."""
         now = time.perf_counter() - self.start
         if text != self.text or done == 0:
-            self.text, self.first = text, now
+            # what came before is spent once
+            self.text, self.first = text, now if done == 0 else self.last[0]
         self.last = (now, done, total)
-        if now > self.limit and done < total:
+        if now > self.limit and 0 < done < total:
+            # however slow, something is done, which the whole can be told from
             self.run.cancel()
 
     def scaled(self) -> float:
         """Seconds that the whole would have taken."""
         now, done, total = self.last
-        if not done:
-            raise Skip(f"nothing was done within {self.limit:.0f} s")
         return self.first + (now - self.first) * total / done
 
 

@@ -46,7 +46,7 @@ class Recorded(nn.Module):
         if len(self.seen) == self.most:
             raise Enough
         answer = self.numbers(x)
-        self.seen.append(float(answer))
+        self.seen.append(float(answer.detach()))
         return answer
 
     def __call__(self, x: Tensor) -> Tensor:

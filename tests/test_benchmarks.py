@@ -103,3 +103,111 @@ def test_many_objects_cost_a_peer_many_runs_and_ours_one():
     assert found["contenders"]["captum Occlusion"]["borrowed"] == MANY
     assert found["times"] == MANY * 10 / 4
     assert found["of_one_run"] == 0.4
+
+
+def test_newer_results_replace_older_ones_and_others_stay():
+    from benchmarks.compare import joined
+
+    def row(question, side, times):
+        return {"question": question, "network": "unet", "shape": [side, side], "times": times}
+
+    old = {
+        "accuracy": {"games": []},
+        "profiles": {"a": 1},
+        "rows": [row("occlusion", 512, 1), row("rise", 256, 1), row("no longer asked", 256, 1)],
+    }
+    new = {"machine": {}, "accuracy": {}, "profiles": {"b": 2}, "rows": [row("occlusion", 512, 2)]}
+    both = joined(old, new)
+    assert [(r["question"], r["times"]) for r in both["rows"]] == [("rise", 1), ("occlusion", 2)]
+    assert both["accuracy"] == {"games": []}
+    assert both["profiles"] == {"a": 1, "b": 2}
+
+
+def test_work_that_is_stopped_is_scaled_without_what_comes_before_it(monkeypatch):
+    import time
+
+    from benchmarks.ours import Watch
+
+    now = iter([0.0, 5.0, 7.0, 9.0, 10.0, 11.0])
+    monkeypatch.setattr(time, "perf_counter", lambda: next(now))
+    watch = Watch(limit=8.0)
+    watch(0, 10, "evaluations")  # 5 s of preparation
+    watch(1, 10, "evaluations")
+    assert not watch.run.cancelled
+    watch(2, 10, "evaluations")
+    assert watch.run.cancelled
+    assert watch.scaled() == 5 + 2 * 10
+    slow = Watch(limit=0.0)
+    slow(0, 10, "evaluations")
+    assert not slow.run.cancelled
+
+
+def test_accuracy_takes_the_fewest_passes_that_reach_the_bar():
+    import numpy as np
+    from benchmarks.accuracy import Game, climb
+
+    game = Game(None, 2, np.array([3.0, 4.0]), 0.0, None)
+    found = climb(game, lambda g, n, seed: g.truth + 8.0 / n, [(2, 2), (4, 4), (8, 8)], 1.0, 2)
+    assert found["enough"] == 4
+    assert found["errors"][4] == pytest.approx(2 / np.sqrt(12.5))
+    unsure = Game(None, 2, game.truth, 1.0, None)
+    assert unsure.error(lambda g, n, seed: g.truth + 1.0, 1, 2) == 0
+    assert climb(game, lambda g, n, seed: g.truth + 9.0, [(2, 2)], 1.0, 2)["enough"] is None
+
+
+def test_true_shapley_values_of_twelve_units_add_up():
+    import torch
+    from benchmarks.accuracy import sixty_four, twelve
+
+    for game in (twelve((12, 16), "unet"), sixty_four((16, 16), 2, "unet")):
+        empty, full = torch.zeros(1, game.units), torch.ones(1, game.units)
+        gain = float(game.value(full > 0) - game.value(empty > 0))
+        assert game.truth.sum() == pytest.approx(gain, rel=1e-4)
+
+
+@pytest.mark.parametrize("target", ["class", "painted"])
+def test_captums_gradient_is_the_loops(target):
+    from dataclasses import replace
+
+    import numpy as np
+    from benchmarks.contender import Asked
+    from benchmarks.gradients import GRADIENTS, loop_gradient
+    from benchmarks.questions import question
+    from benchmarks.scenes import Scene
+
+    asked = Asked(Scene("unet", (128, 128)), replace(question("gradient"), target=target), 1, 1)
+    looped = loop_gradient(asked)().arrays["image"]
+    found = GRADIENTS["captum Saliency"](asked)()
+    assert np.abs(looped - found.arrays["image"]).max() <= 1e-4 * np.abs(looped).max()
+    assert np.abs(looped - found.exactly()["image"]).max() <= 1e-2 * np.abs(looped).max()
+
+
+def test_a_peer_that_would_fill_the_memory_is_not_asked(monkeypatch):
+    from benchmarks import gradients
+    from benchmarks.contender import Asked, Skip
+    from benchmarks.questions import question
+    from benchmarks.scenes import Scene
+
+    asked = Asked(Scene("unet", (64, 64)), question("integrated-gradients"), 1, 1)
+    gradients.GRADIENTS["captum IntegratedGradients"](asked)
+    monkeypatch.setattr(gradients, "MOST", 2**24)
+    with pytest.raises(Skip, match="32 copies of 64×64 at once take about"):
+        gradients.GRADIENTS["captum IntegratedGradients"](asked)
+
+
+def test_a_library_is_stopped_and_its_time_scaled():
+    import torch
+    from benchmarks.contender import Asked
+    from benchmarks.peers import FEWEST, Recorded
+    from benchmarks.questions import question
+    from benchmarks.scenes import Scene
+
+    recorded = Recorded(Asked(Scene("unet", (32, 32)), question("occlusion"), 2, 1), 1000)
+
+    def library():
+        for _ in range(1000):
+            recorded(torch.zeros(1, 3, 32, 32))
+
+    seconds = recorded.ask(library)
+    assert len(recorded.seen) == FEWEST + 2
+    assert seconds > recorded.times[-1] - recorded.times[0]
