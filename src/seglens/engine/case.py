@@ -22,6 +22,7 @@ from seglens.core.run import Run
 from seglens.engine import gradients, infill
 from seglens.engine.evaluator import Evaluator, LayerChange
 from seglens.engine.perturb import Covered, Perturbations
+from seglens.engine.sampled import Sampled, Sampler
 from seglens.engine.target import FrozenTarget
 from seglens.engine.units import Units, make_units
 from seglens.models.intake import Intake
@@ -126,20 +127,24 @@ class Case:
         with gradients.guarded(self.model), torch.inference_mode():
             return (model or self.model).logits(x.to(self.model.device))
 
+    @cached_property
+    def sampler(self) -> Sampler:
+        """What takes gradients of this target; its :attr:`~Sampler.field` is that of the target alone."""
+        return Sampler(self.evaluator, self.target)
+
     def gradient(self, x: Tensor | None = None) -> Tensor:
         """Gradient of the target with respect to the input (N, C, *space); the clean one by default.
 
         Outside the :attr:`field` it is zero, and what lies there is not even looked at.
         """
-        x = self.x if x is None else x
-        box = self.evaluator.cheap_field
-        at = at_box(box)
-        out = torch.zeros_like(x)
-        part = self.model.within(box, self.shape)
-        out[at] = gradients.input_gradient(part, x[at], self.target.within(box), self.run)
-        if out[at].shape != x.shape:
-            self.run.engine["crop"] = [[s.start, s.stop] for s in box]
-        return out
+        return self.sampler.gradient(self.x if x is None else x)[0]
+
+    def gradient_steps(self, copies: Perturbations, text: str = "gradients") -> Iterator[Sampled]:
+        """The target's gradient at each of many copies of the image, batch by batch and in order.
+
+        A method that has enough may stop asking: what has not been looked at costs nothing.
+        """
+        return self.sampler.steps(copies, text)
 
     def activations(self, layer: str) -> tuple[Tensor, Tensor]:
         """Activations of a layer on the clean image and the target's gradient there, both (1, K, *s)."""

@@ -15,6 +15,7 @@ from seglens.core.errors import MissingNeed
 from seglens.core.run import Run
 from seglens.engine import fast
 from seglens.engine.evaluator import no_memory
+from seglens.engine.folding import lean
 from seglens.engine.plan import ALIKE
 from seglens.models.device import free_cache, is_out_of_memory
 from seglens.models.segmentation import SegmentationModel
@@ -53,21 +54,21 @@ def tap(module: nn.Module) -> Iterator[Tap]:
         handle.remove()
 
 
-def input_gradient(model: SegmentationModel, x: Tensor, score: Score, run: Run) -> Tensor:
-    """Gradient of the summed score with respect to the input, of the input's shape (N, C, *space).
+def forward_backward(model: SegmentationModel, x: Tensor, score: Score, run: Run) -> tuple[Tensor, Tensor]:
+    """Scores (n,) of inputs (n, C, *space), and the gradient of each with respect to its own input.
 
-    Raises:
-        OutOfMemory: the image does not fit.
+    Every gradient of an input comes through here: what makes a pass cheaper without changing its answer belongs here.
+    ``run.plain`` takes no part in it.
     """
     run.check()
-    with guarded(model), fast.kept_memory(), torch.enable_grad():
-        leaf = fast.arranged(x.detach().clone()).requires_grad_(True)
-        # the clone keeps a network that starts with an in-place operation from touching the leaf
-        total = score(model.logits(leaf.clone())).sum()
-        (gradient,) = _grads(total, [leaf])
+    with fast.kept_memory() if run.plain else lean(model), torch.enable_grad():
+        # a clone, so that a network that starts with an in-place operation does not touch the leaf
+        leaf = (x if run.plain else fast.arranged(x)).detach().clone().requires_grad_(True)
+        scores = score(model.logits(leaf.clone()))
+        (gradient,) = _grads(scores.sum(), [leaf])
     run.cost.forwards += len(x)
     run.cost.backwards += len(x)
-    return gradient
+    return scores.detach(), gradient
 
 
 def layer_activation(model: SegmentationModel, module: nn.Module, x: Tensor, run: Run) -> Tensor:
