@@ -164,6 +164,75 @@ class Matched(nn.Module):
         return self.head(off.reshape(-1, 1, *[1] * len(grid)).expand(-1, 1, *x.shape[2:]))
 
 
+class Attending(nn.Module):
+    """:class:`Context` as a transformer: each patch reads the patches with a marker, twice, wherever they are.
+
+    Patches of side 4 are tokens. Every query is alike, and the keys of markers are by far the largest.
+    """
+
+    divisor = 4
+
+    def __init__(self, dims: int = 2) -> None:
+        """Wire it, with features and head of the other."""
+        super().__init__()
+        other = Context(dims=dims)
+        self.features, self.head = other.features, other.head
+        self.mix = nn.Linear(2, 3)
+        with torch.no_grad():
+            self.mix.weight.copy_(torch.tensor([[0.0, 0.0], [12.0, 0.0], [1.0, 0.0]]))  # query, key, value
+            self.mix.bias.copy_(torch.tensor([1.0, 0.0, 0.0]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 1, *space) to (N, 3, *space); space is a multiple of 4."""
+        seen = F.relu(self.features(x))
+        pool = F.avg_pool2d if x.ndim == 4 else F.avg_pool3d
+        marked = (1e3 * pool(seen[:, :1], 4)).clamp(max=1)
+        tokens = torch.stack([marked, torch.zeros_like(marked)], -1).flatten(1, -2)  # (N, T, marker and read)
+        query, key, value = self.mix(tokens).split(1, -1)
+        tokens = tokens + F.pad(F.scaled_dot_product_attention(query, key, value), (1, 0))
+        query, key, value = self.mix(tokens).split(1, -1)
+        tokens = tokens + F.pad((query @ key.transpose(1, 2)).softmax(-1) @ value, (1, 0))
+        read = F.interpolate(tokens[:, :, 1].reshape(marked.shape), x.shape[2:], mode="nearest")
+        return self.head(torch.cat([2 * read, seen[:, 1:2]], 1))
+
+
+class AttendingDeep(nn.Module):
+    """:class:`Deep` as a transformer: patches of side 4, two attentions, random weights that read few tokens each."""
+
+    divisor = 4
+
+    def __init__(self, channels: int = 1, classes: int = 2, dims: int = 2, seed: int = 0) -> None:
+        """Draw the weights."""
+        super().__init__()
+        self.features = CONV[dims](channels, 8, 4, stride=4)
+        self.mix = nn.ModuleList(nn.Linear(8, 24) for _ in range(2))
+        self.head = CONV[dims](8, classes, 1)
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, *space) to (N, K, *space); space is a multiple of 4."""
+        patches = self.features(x)
+        tokens = patches.flatten(2).transpose(1, 2)
+        for mix in self.mix:
+            query, key, value = mix(F.layer_norm(tokens, (8,))).unflatten(2, (3, 2, 4)).permute(2, 0, 3, 1, 4)
+            read = F.scaled_dot_product_attention(query, key, value)
+            tokens = tokens + read.transpose(1, 2).flatten(2)
+        return F.interpolate(self.head(tokens.transpose(1, 2).reshape(patches.shape)), x.shape[2:], mode="nearest")
+
+
+class AttendingConstant(AttendingDeep):
+    """:class:`Constant` with attentions that nobody listens to; class 1 wins."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, *space) to (N, K, *space)."""
+        heard = torch.zeros_like(super().forward(x).detach())
+        heard[:, 1] = 1
+        return heard
+
+
 def context_image(dims: int = 2, seed: int = 0) -> tuple[Image, np.ndarray, np.ndarray]:
     """A cell, a marker beside it, and many cells as distraction: image, mask of the cell, zone of the marker.
 

@@ -44,6 +44,10 @@ def test_same_answer_or_one_sentence(name, file, files, tmp_path, monkeypatch):
         with pytest.raises(MissingNeed, match="exported graph"):
             explain(method, image, model, target)
         return
+    if Need.ATTENTION in method.needs:
+        with pytest.raises(MissingNeed, match="no attention"):
+            explain(method, image, model, target)
+        return
     classes = tuple(c.name for c in model.spec.classes)
     if file == "fixed.pt2" and name in ("descriptor-shapley", "u-noise", "smooth-u-noise"):
         # the image is padded to the graph's size: these look at its border, the others at the target alone

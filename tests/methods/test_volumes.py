@@ -101,8 +101,8 @@ VOLUMES = [n for n in seglens.METHODS if 3 in seglens.METHODS[n].dims]
 def test_every_method_for_volumes_answers_on_a_scan(name, question, trained):
     image, target, region, _, _ = question
     method = seglens.METHODS[name].quick()
-    if Need.ANNOTATION in method.needs or Need.REFERENCE in method.needs:
-        pytest.skip(f"{method.title} needs more than a volume")
+    if {Need.ANNOTATION, Need.REFERENCE, Need.ATTENTION} & method.needs:
+        pytest.skip(f"{method.title} needs more than a volume and a U-Net")
     if name == "descriptor-shapley":
         with pytest.raises(seglens.SegLensError, match="object"):
             explain(method, image, trained, target)

@@ -32,6 +32,7 @@ class Need(StrEnum):
 
     GRADIENT = "gradient"
     LAYER = "layer"
+    ATTENTION = "attention"  # a transformer
     REFERENCE = "reference"  # other images
     ANNOTATION = "annotation"  # a mask that a person drew
     TRAINING = "training"  # prepares something before it can answer
@@ -74,6 +75,7 @@ class Method(Configured):
         works_on: which models it runs on, in a word or two.
         min_classes: how many classes, background included, the model must answer at least.
         few_classes: why not fewer, as the end of a sentence, where ``min_classes`` is above 2.
+        class_blind: it shows what the network looks at, the same for every class; not what counts for its answer.
         locates: its first heat or signed map says where the evidence is (an edited image does not).
         places: it explains pixels, and any model's; without, it explains whole objects by what can be measured of
             them, needs an image with several, and its map cannot be compared with planted pixels.
@@ -90,6 +92,7 @@ class Method(Configured):
     dims: ClassVar[tuple[int, ...]] = (2, 3)
     min_classes: ClassVar[int] = 2
     few_classes: ClassVar[str] = ""
+    class_blind: ClassVar[bool] = False
     locates: ClassVar[bool] = True
     places: ClassVar[bool] = True
 

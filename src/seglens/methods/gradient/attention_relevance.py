@@ -1,0 +1,67 @@
+"""Attention relevance: which patches the target asks for, by attention times its gradient through a transformer."""
+
+from typing import Annotated, Literal
+
+import torch
+from torch import Tensor
+
+from seglens.core.explanation import Explanation, Layer
+from seglens.core.method import Fidelity, Need
+from seglens.core.param import Param
+from seglens.engine.case import Case
+from seglens.methods.gradient._attention import (
+    AttentionMethod,
+    class_row,
+    layer_table,
+    need_class_row,
+    region_row,
+    resolution,
+)
+
+Rows = Annotated[
+    Literal["both", "region", "class token"],
+    Param("Whose relevance is read: the region's tokens, the token of the class, or both where there is one."),
+]
+Itself = Annotated[bool, Param("Count what each token of the region is by itself, before it reads any other.")]
+
+
+class AttentionRelevance(AttentionMethod):
+    """R ← R + mean over heads of (A · ∂T/∂A)⁺ · R from R = 1, attention by attention, read in the region's rows.
+
+    The rule is that of the paper for self-attention; how a region and a class token are read is ours.
+    """
+
+    title = "Attention relevance"
+    cite = "chefer2021generic"
+    survey = (216,)
+    fidelity = Fidelity.AFTER
+    needs = frozenset({Need.GRADIENT, Need.ATTENTION})
+
+    rows: Rows = "both"
+    itself: Itself = False
+
+    def run(self, case: Case) -> Explanation:
+        """Relevance of the patches, from 0 upwards, in units of the target."""
+        seen, tokens = self.look(case, _relevant, case.target)
+        last = len(seen) - 1
+        of_class = need_class_row(case, tokens, last) if self.rows == "class token" else class_row(case, tokens, last)
+        parts = {"the region's tokens": None if self.rows == "class token" else region_row(case, tokens, last)}
+        parts[f"the token of {case.target.name}"] = None if self.rows == "region" else of_class
+        rows = {name: part for name, part in parts.items() if part is not None}
+        row = torch.stack(list(rows.values())).sum(0)
+        eye = [torch.eye(a.tokens, device=row.device) for a in seen]
+        relevance, _ = tokens.back(row, [a.matrix + one for a, one in zip(seen, eye, strict=True)])
+        if not self.itself:
+            relevance = relevance - tokens.back(row, [None] * len(seen))[0]
+        layer = Layer("relevance", "heat", self.shown(case, relevance), f"{case.target.value} asked for")
+        text = (
+            f"Relevance of the patches for {case.target.name} over {case.target.pixels} pixels (score "
+            f"{case.clean_score:.4g}), through {len(seen)} attentions, read from {' and '.join(rows)}; it adds up to "
+            f"{float(relevance.sum()):.3g}. {resolution(tokens)}"
+        )
+        return Explanation((layer,), (layer_table(case, seen, tokens),), text=text)
+
+
+def _relevant(weights: Tensor, gradient: Tensor) -> Tensor:
+    """Mean over the heads of what the target gains by attention, (heads, tokens, tokens) to (tokens, tokens)."""
+    return (weights * gradient).clamp(min=0).mean(0)
