@@ -20,6 +20,7 @@ from seglens.app.report.targets import region_of, told
 from seglens.core.explanation import Explanation, Layer
 from seglens.core.image import Image
 from seglens.core.target import Border, Object, Painted, Point, Target
+from seglens.models.nets.unet import UNet
 from seglens.session import Segmentation, explain, segment
 
 RNG = np.random.default_rng(0)
@@ -86,6 +87,17 @@ def test_it_draws(case: str, tmp_path: Path, drawn: list[Figure]) -> None:
         "seed 0",
     ):
         assert expected in words
+
+
+def test_a_layer_and_its_low_resolution_are_told(tmp_path: Path, drawn: list[Figure]) -> None:
+    image, model = picture((40, 52), "YX"), wrap(UNet(1, 2, (4, 8), 2))
+    target = Target("cell", Painted(np.ones((40, 52), np.uint8)))
+    answers = [explain("seg-grad-cam", image, model, target, layer=name) for name in ("encoder.0", "bottleneck")]
+    overview(image, segment(image, model), answers, tmp_path / "overview.png", model.spec)
+    words = words_of(drawn[0])
+    assert "Seg-Grad-CAM at bottleneck" in words
+    assert words.count("20×26 map shown at 40×52") == 1
+    assert words.count("map shown at") == 1
 
 
 def test_without_explanations_or_pixel_size(tmp_path: Path, drawn: list[Figure]) -> None:

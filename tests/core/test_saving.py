@@ -70,6 +70,15 @@ def test_an_explanation_comes_back(tmp_path: Path) -> None:
     assert after.record.to_dict() == json.loads(json.dumps(RECORD.to_dict(), default=int))
 
 
+def test_a_low_resolution_map_says_so_and_keeps_saying_it(tmp_path: Path) -> None:
+    data = RNG.random((20, 30)).astype(np.float32)
+    answer = Explanation((Layer("low", "heat", data, resolution=(5, 8)), Layer("full", "heat", data)))
+    assert [layer.enlarged() for layer in answer.layers] == ["5×8 map shown at 20×30", ""]
+    assert Layer("same", "heat", data, resolution=(20, 30)).enlarged() == ""
+    again = load_explanation(save_explanation(answer, tmp_path / "out", FLAT))
+    assert [layer.resolution for layer in again.layers] == [(5, 8), ()]
+
+
 def test_layers_keep_axes_and_pixel_size(tmp_path: Path) -> None:
     heat = Explanation((Layer("Saliency", "heat", RNG.random((4, 20, 30), np.float32)),))
     image = open_image(save_explanation(heat, tmp_path / "out", DEEP) / "saliency.ome.tif")

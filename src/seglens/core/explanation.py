@@ -23,6 +23,8 @@ class Layer:
         unit: what the values mean (``change of logit``).
         rgb: for ``image``: the last axis is colour.
         offset: where the array starts in the image, in pixels.
+        resolution: how many pixels a map had along each axis before it was enlarged to the image's; empty where the
+            method looked at every pixel.
     """
 
     name: str
@@ -31,6 +33,14 @@ class Layer:
     unit: str = ""
     rgb: bool = False
     offset: tuple[int, ...] = ()
+    resolution: tuple[int, ...] = ()
+
+    def enlarged(self) -> str:
+        """What a low-resolution map has to say of itself, ``16×16 map shown at 256×256``; empty for others."""
+        if self.resolution in ((), self.data.shape):
+            return ""
+        own, full = ("×".join(map(str, shape)) for shape in (self.resolution, self.data.shape))
+        return f"{own} map shown at {full}"
 
     def limits(self) -> tuple[float, float]:
         """Sensible display limits: symmetric for signed maps, from 0 for heat.

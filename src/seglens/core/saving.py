@@ -176,6 +176,8 @@ def save_segmentation(segmentation: Segmented, folder: str | Path, image: Image)
 
 def _save_layer(layer: Layer, folder: Path, stem: str, image: Image) -> dict[str, Any]:
     told = {"name": layer.name, "kind": layer.kind, "unit": layer.unit, "rgb": layer.rgb, "offset": list(layer.offset)}
+    if layer.resolution:
+        told["resolution"] = list(layer.resolution)
     if layer.kind in ("points", "vectors"):
         file = folder / f"{stem}.csv"
         flat = np.asarray(layer.data).reshape(len(layer.data), -1)
@@ -194,7 +196,8 @@ def _load_layer(told: dict[str, Any], folder: Path) -> Layer:
         data: NDArray[Any] = np.loadtxt(file, delimiter=",", skiprows=1, ndmin=2).reshape(told["shape"])
     else:
         data = open_image(file).read(told["axes"]).astype(told["dtype"])
-    return Layer(told["name"], told["kind"], data, told["unit"], told["rgb"], tuple(told["offset"]))
+    own = tuple(told.get("resolution", ()))
+    return Layer(told["name"], told["kind"], data, told["unit"], told["rgb"], tuple(told["offset"]), own)
 
 
 def _layer_axes(layer: Layer, image: Image) -> str:

@@ -123,11 +123,20 @@ def activation_map(case: Case, activation: Tensor, weights: Tensor, *, rectified
     return cam.clip(min=0) if rectified else cam
 
 
-def cam_layer(name: str, cam: NDArray[np.float32], normalise: bool, unit: str, kind: Kind = "heat") -> Layer:
-    """A map (*space) in its unit, or divided by its largest size; as it is where that is 0."""
+def cam_layer(
+    name: str, cam: NDArray[np.float32], normalise: bool, unit: str, kind: Kind = "heat", own: Sequence[int] = ()
+) -> Layer:
+    """A map (*space) in its unit, or divided by its largest size; as it is where that is 0.
+
+    Args:
+        name, unit, kind: of the map.
+        cam: at image size.
+        normalise: divide it.
+        own: the layer's own resolution, before the map was enlarged.
+    """
     top = float(np.abs(cam).max())
     shown = cam / top if normalise and top > 0 else cam
-    return Layer(name, kind, shown, "share of the maximum" if normalise else unit)
+    return Layer(name, kind, shown, "share of the maximum" if normalise else unit, resolution=tuple(own))
 
 
 def seen_at(case: Case, activation: Tensor) -> str:

@@ -118,6 +118,7 @@ def _map_panel(axes: Axes, scene: _Scene, explanation: Explanation, region: Pict
         width = 0.6 if region.mean() > 0.02 else 0.9
         panels.outline(axes, region[part], "#101418" if dark else "white", width, "white" if dark else "black")
     panels.frame(axes, _title(explanation, layer.name), told(explanation))
+    panels.remark(axes, layer.enlarged())
     panels.scale_bar(axes, values.shape[1], scene.image.scale("X")[0], scene.image.unit)
 
 
@@ -128,7 +129,8 @@ def _title(explanation: Explanation, layer: str) -> str:
     title = METHODS[record.method].title if record.method in METHODS else record.method
     plain = "".join(c for c in title.lower() if c.isalnum())
     same = "".join(c for c in layer.lower() if c.isalnum()) in plain or layer.lower() == "saliency"
-    return title if same else f"{title}: {layer}"
+    depth = record.parameters.get("layer")
+    return f"{title if same else f'{title}: {layer}'}{f' at {depth}' if depth else ''}"
 
 
 def _part(explanation: Explanation, region: Picture | None, scene: _Scene) -> Window:

@@ -126,6 +126,16 @@ def limits(layer: Layer) -> tuple[float, float]:
     return (-high if layer.kind == "signed" else min(low, 0.0), high)
 
 
+def remark(axes: Axes, sentence: str) -> None:
+    """A few small words in the lower left corner of a picture; nothing if there are none."""
+    if sentence:
+        halo = [withStroke(linewidth=2.4, foreground="black", alpha=0.65)]
+        axes.text(
+            0.03, 0.03, sentence, transform=axes.transAxes, fontsize=6.5, color="white", va="bottom", zorder=6,
+            path_effects=halo,
+        )  # fmt: skip
+
+
 def _round_length(longest: float) -> float:
     power = 10.0 ** np.floor(np.log10(longest))
     return float(max(step * power for step in (1, 2, 5) if step * power <= longest))

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, TypeVar
 import torch
 from torch import Tensor
 
-from seglens.core.explanation import Explanation
+from seglens.core.explanation import Explanation, Kind
 from seglens.core.method import Need
 from seglens.core.param import Fill, Normalise, Param
 from seglens.engine.case import Case
@@ -64,7 +64,8 @@ class CAM(LayerMethod):
         else:
             share = (weights * activation[0]).flatten(1).sum(1)
             table, bars = strongest({"sum of its map": share}, "channels", "what each channel adds")
-        layer = cam_layer(self.title, cam, self.normalise, case.target.value, "heat" if self.rectified else "signed")
+        kind: Kind = "heat" if self.rectified else "signed"
+        layer = cam_layer(self.title, cam, self.normalise, case.target.value, kind, activation.shape[2:])
         told = f"{self.title} of {case.target.name} at layer {name} ({seen_at(case, activation)}); "
         if not cam.any():
             told += "nothing there speaks for it, and the map is zero."
@@ -121,7 +122,7 @@ class ScoreCAM(LayerMethod, ScoredCopies):
         every = {name: spread_over(values, channels, activation.shape[1]) for name, values in columns.items()}
         cam = activation_map(case, activation, every["weight"])
         table, bars = strongest(every, "channels", "channel weights")
-        layer = cam_layer(self.title, cam, self.normalise, "activation")
+        layer = cam_layer(self.title, cam, self.normalise, "activation", own=activation.shape[2:])
         if every["weight"].any() and not cam.any():
             told += " The weighted sum is below zero everywhere, and the map is zero."
         where = f"{self.title} of {case.target.name} at layer {case.layer(self.layer)} ({seen_at(case, activation)}"

@@ -36,6 +36,5 @@ class SegEigenCAM(LayerMethod):
             f"Seg-Eigen-CAM of layer {name} ({seen_at(case, activation)}): the direction in which its answers differ "
             f"most has {share:.0%} of their variance. It is the same whatever is explained."
         )
-        return Explanation(
-            (cam_layer(self.title, cam, self.normalise, "activation", "signed"),), (table,), (bars,), text
-        )
+        layer = cam_layer(self.title, cam, self.normalise, "activation", "signed", activation.shape[2:])
+        return Explanation((layer,), (table,), (bars,), text)

@@ -50,11 +50,13 @@ class SegAblationCAM(LayerMethod):
         weights = drops / max(abs(case.clean_score), 1e-12)
         table, bars = strongest({"drop": drops, "weight": weights}, "channels", "drop without each channel")
         first = table.columns["channel"][0]
-        cam = cam_layer(self.title, activation_map(case, activation, weights), self.normalise, "share of the score")
-        channel = Layer(f"channel {first}", "signed", case.at_image(activation[:, first : first + 1]), "activation")
+        own, cam = tuple(activation.shape[2:]), activation_map(case, activation, weights)
+        shown = cam_layer(self.title, cam, self.normalise, "share of the score", own=own)
+        one = case.at_image(activation[:, first : first + 1])
+        channel = Layer(f"channel {first}", "signed", one, "activation", resolution=own)
         text = (
             f"Seg-Ablation-CAM of {case.target.name} at layer {name} ({len(drops)} channels set to {self.ablate}). The "
             f"score {case.clean_score:.4g} changes most, by {-float(drops[first]):+.4g}, without channel {first}; "
             f"without any one of {int((drops.abs() < 0.01 * drops.abs().max()).sum())} channels it hardly moves."
         )
-        return Explanation((cam, channel), (table,), (bars,), text)
+        return Explanation((shown, channel), (table,), (bars,), text)
