@@ -17,6 +17,7 @@ from seglens.engine.channels import (
     activation_map,
     busiest,
     cam_layer,
+    overlaps,
     principal,
     seen_at,
     stages,
@@ -111,6 +112,26 @@ def test_flat_channels_are_left_out_and_the_budget_takes_the_largest():
     assert busiest(activation) == [1, 3, 4]
     assert busiest(activation, 2) == [3, 4]
     assert busiest(torch.full((1, 2, 3, 3), 7.0)) == []
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_the_channel_that_is_the_mask_matches_it_wholly(dims):
+    case = case_of(wrap(Deep(dims=dims), dims=dims))
+    mask = np.zeros(case.shape, bool)
+    mask[(slice(1, 7),) * dims] = True
+    generator = torch.Generator().manual_seed(0)
+    activation = torch.rand(1, 20, *case.shape, generator=generator)
+    activation[0, 17] = torch.from_numpy(mask).float() * 3
+    activation[0, 18] = torch.from_numpy(~mask).float()
+    means, matches = overlaps(case, activation, mask)
+    assert int(matches.argmax()) == 17
+    assert float(matches[17]) == 1
+    assert float(means[17]) == 3
+    assert float(matches[18]) == 0
+    torch.testing.assert_close(means[0], activation[0, 0][torch.from_numpy(mask)].mean())
+    strong = activation[0, 0] >= activation[0, 0].flatten().sort().values[-int(mask.sum())]
+    both, either = (strong & torch.from_numpy(mask)).sum(), (strong | torch.from_numpy(mask)).sum()
+    torch.testing.assert_close(matches[0], both / either)
 
 
 def test_chosen_channels_are_ablated_one_at_a_time():

@@ -14,13 +14,15 @@ from torch import Tensor
 from seglens.core.explanation import Figure, Kind, Layer, Table
 from seglens.core.method import Method
 from seglens.core.param import Layer as LayerName
+from seglens.engine import gradients
 from seglens.engine.case import Case
 from seglens.engine.perturb import Masks
-from seglens.models.layers import LayerInfo, layers
+from seglens.models.layers import LayerInfo, find_layer, layers
 from seglens.models.segmentation import SegmentationModel
 
 SHOWN = 20  # channels in table and figure
 FLAT = 1e-6  # of a layer's largest size: a channel that varies less is the same everywhere
+AT_ONCE = 16  # channels that are enlarged at a time
 PART = 2**16  # places at a time where sums run in double precision
 
 
@@ -89,6 +91,34 @@ class ChannelMasks(Masks):
     def parts(self) -> Iterable[Tensor | str]:
         """What they are made of."""
         return [self.activation, str(list(self.channels)), str(self.case.shape)]
+
+
+def answers(case: Case, names: Sequence[str]) -> list[Tensor]:
+    """What layers answer to the clean image, (1, K, *s) each, in one forward pass."""
+    modules = [find_layer(case.model, name) for name in names]
+    return gradients.layer_activations(case.model, modules, case.x, case.run)
+
+
+def overlaps(case: Case, activation: Tensor, mask: NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
+    """Channels of a layer against a mask (*space): the mean answer in it, and how well the strongest places match it.
+
+    Each channel's strongest places are as many as the mask has pixels; the match is intersection over union.
+
+    Returns:
+        Means and matches, (K,) each.
+    """
+    inside = torch.from_numpy(mask).to(activation.device).flatten()
+    count = int(inside.sum())
+    means, matches = [], []
+    parts = torch.split(activation[0][:, None], AT_ONCE)
+    for done, part in enumerate(parts):
+        case.run.progress(done, len(parts), "channels")
+        full = case.enlarged(part).flatten(1)
+        least = full.topk(count, 1).values[:, -1:]
+        top = full >= least
+        means.append(full[:, inside].mean(1))
+        matches.append((top & inside).sum(1) / (top | inside).sum(1))
+    return torch.cat(means), torch.cat(matches)
 
 
 def busiest(activation: Tensor, most: int | None = None) -> list[int]:

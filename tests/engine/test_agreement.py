@@ -1,0 +1,56 @@
+"""How alike two maps are."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+from seglens.engine.agreement import inside, rank_correlation, structure, top_overlap
+
+BOTH = pytest.mark.parametrize("shape", [(17, 20), (4, 9, 8)])
+
+
+def pair(shape):
+    rng = np.random.default_rng(0)
+    one = rng.random(shape)
+    return one, one + rng.random(shape)
+
+
+@BOTH
+def test_a_map_agrees_with_itself(shape):
+    one, _ = pair(shape)
+    assert rank_correlation(one, one) == pytest.approx(1)
+    assert structure(one, one) == pytest.approx(1)
+    assert top_overlap(one, one, 0.2) == 1
+
+
+@BOTH
+def test_ranks_and_structure_do_not_see_a_scale(shape):
+    one, other = pair(shape)
+    assert rank_correlation(one, other) == pytest.approx(spearmanr(one.ravel(), other.ravel()).statistic)
+    assert rank_correlation(one, -other) == pytest.approx(-rank_correlation(one, other))
+    assert structure(one, 7 * other) == pytest.approx(structure(one, other))
+    assert 0 < structure(one, other) < 1
+
+
+def test_a_map_that_is_the_same_everywhere_has_no_order():
+    flat = np.ones((9, 9))
+    assert rank_correlation(flat, flat) == 1
+    assert rank_correlation(flat, np.arange(81.0).reshape(9, 9)) == 0
+
+
+def test_the_strongest_places_are_counted():
+    one, other = np.zeros((2, 10, 10))
+    one[:2], other[1:3] = 1, 2
+    assert top_overlap(one, other, 0.2) == pytest.approx(1 / 3)
+    assert top_overlap(one, one[::-1], 0.2) == 0
+
+
+def test_the_part_inside_a_mask():
+    values = np.zeros((4, 4))
+    mask = np.zeros((4, 4), bool)
+    mask[0] = True
+    assert inside(values, mask) == 0
+    values[0, 0], values[3, 3] = 3, 1
+    assert inside(values, mask) == 0.75
