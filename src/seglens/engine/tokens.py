@@ -100,7 +100,7 @@ def find_tokens(
         MissingNeed: tokens do not make a grid, or are merged or moved between attentions.
     """
     space = model.padded(tuple(x.shape[2:]))
-    key = (model.fingerprint(), model.variant, space, order, tuple((a.number, a.tokens) for a in seen))
+    key = (model.fingerprint(), str(x.device), space, order, tuple((a.number, a.tokens) for a in seen))
     if key not in _KNOWN:
         margins = [n for size, full in zip(x.shape[2:], space, strict=True) for n in (full - size, 0)][::-1]
         measure = _Measure(model, F.pad(x, margins, mode="replicate") if any(margins) else x, run)
