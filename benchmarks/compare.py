@@ -42,7 +42,8 @@ class Plan:
         threads: of every process.
         seconds: that a contender other than ours may take; what is left is scaled.
         limit: seconds after which ours is stopped and scaled too.
-        forwards: ordinary forwards before each contender (half as many after).
+        forwards: ordinary forwards before each contender (fewer where they are large) and, up to 512², half as many
+            after.
         again: seconds: what took ours less is asked a second time.
         repeats: for the accuracy of Kernel SHAP.
     """
@@ -53,8 +54,8 @@ class Plan:
     networks: str = ""
     family: str = ""
     threads: int = 2
-    seconds: float = 3.0
-    limit: float = 40.0
+    seconds: float = 2.0
+    limit: float = 25.0
     forwards: int = 3
     again: float = 8.0
     repeats: int = 6
@@ -125,7 +126,7 @@ def _accuracy(plan: Plan, say: Say) -> dict[str, Any]:
 def _profile(scene: Scene, plan: Plan, say: Say) -> dict[str, Any]:
     """Where the time of one evaluation goes."""
     wanted = re.search(plan.only, "profile") and re.search(plan.family, "perturbation")
-    if not wanted or scene.network != "basicunet" or scene.size > 512**2:
+    if not wanted or scene.network != "basicunet" or scene.size > 256**2:
         return {}
     told, _ = launch({"profile": True, "network": scene.network, "shape": scene.shape}, plan)
     say(f"{scene.name:24} profile            {told.get('failed', 'done')}")
@@ -158,7 +159,9 @@ def _jobs(scene: Scene, plan: Plan) -> Iterator[tuple[Question, str]]:
 
 
 def _forwards(scene: Scene, plan: Plan) -> int:
-    return plan.forwards if scene.size <= 1024**2 else 1
+    if scene.size <= 512**2:
+        return plan.forwards
+    return min(2, plan.forwards) if scene.size <= 1024**2 else 1
 
 
 def launch(spec: dict[str, Any], plan: Plan) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:

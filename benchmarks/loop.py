@@ -96,7 +96,7 @@ def _masked(asked: Asked, masks: Tensor, finish: bool) -> Go:
 
 def units(asked: Asked) -> Go:
     """Kernel SHAP and LIME: 500 copies with half of the units taken away."""
-    count = min(asked.total, max(10, int(asked.affordable)))
+    count = min(asked.total, max(3, int(asked.affordable)))
     generator = torch.Generator().manual_seed(0)
     return _masked(
         asked, (torch.rand(count, int(cells(asked.scene).max()) + 1, generator=generator) > 0.5).float(), True
@@ -105,7 +105,7 @@ def units(asked: Asked) -> Go:
 
 def rise(asked: Asked) -> Go:
     """Masks of 7 × 7 cells, half of them kept, enlarged bilinearly."""
-    count = min(asked.total, max(10, int(asked.affordable)))
+    count = min(asked.total, max(3, int(asked.affordable)))
     generator = torch.Generator().manual_seed(0)
     grid = (7,) * len(asked.scene.shape)
     return _masked(asked, (torch.rand(count, *grid, generator=generator) > 0.5).float(), False)

@@ -17,6 +17,7 @@ from seglens.core.explanation import Explanation
 from seglens.core.run import Run
 
 CHANNELS = {"seg-ablation-cam": "drop", "seg-score-cam": "score per pixel"}  # and the column to compare
+PREPARING = "measuring"  # how the progress of what is done once for a model begins
 CHECKED = 48  # copies of the small run that is compared with the engine's own plain loop
 
 
@@ -36,8 +37,8 @@ class Watch:
             # what came before is spent once
             self.text, self.first = text, now if done == 0 else self.last[0]
         self.last = (now, done, total)
-        if now > self.limit and 0 < done < total:
-            # however slow, something is done, which the whole can be told from
+        if now > self.limit and 0 < done < total and not text.startswith(PREPARING):
+            # however slow, something is done of the work itself, which the whole can be told from
             self.run.cancel()
 
     def scaled(self) -> float:
@@ -93,7 +94,7 @@ def checked(asked: Asked) -> dict[str, float] | None:
 
     For methods that draw at random, where no other program draws the same.
     """
-    if "samples" not in {p.name for p in METHODS[asked.question.method].parameters()}:
+    if not drawn(asked.question.method):
         return None
     scene = asked.scene
     parameters = {**asked.question.parameters, "samples": CHECKED}
@@ -115,7 +116,12 @@ def arrays(method: str, answer: Explanation) -> dict[str, NDArray[Any]]:
     if method in CHANNELS:
         table = answer.tables[0].columns
         return {"channels": np.array(table[CHANNELS[method]], float), "index": np.array(table["channel"], int)}
-    return {"image": np.asarray(answer.map.data, np.float64)}
+    return {} if drawn(method) else {"image": np.asarray(answer.map.data, np.float64)}
+
+
+def drawn(method: str) -> bool:
+    """Whether copies are drawn at random, so that no other program has the same."""
+    return "samples" in {p.name for p in METHODS[method].parameters()}
 
 
 def spent(run: Run, parameters: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -145,11 +145,13 @@ BOTTLENECK = {"layer": LAYER, "normalise": False}
 GRADIENT = (
     *twice("gradient", "vanilla gradient", "vanilla-gradient", SIGNED, ("captum Saliency", "loop")),
     *twice(
-        "integrated-gradients", "integrated gradients, 32 steps", "integrated-gradients", {"steps": 32},
+        "integrated-gradients", "integrated gradients, 32 steps", "integrated-gradients",
+        {"steps": 32, **BLACK, **SIGNED},
         ("captum IntegratedGradients", "captum IntegratedGradients, few at once"), passes=32, looped=True,
     ),
     *twice(
-        "smooth-grad", "SmoothGrad, 25 copies", "smooth-grad", {"samples": 25},
+        "smooth-grad", "SmoothGrad, 25 copies", "smooth-grad",
+        {"samples": 25, "spread": 0.1, **SIGNED},
         ("captum NoiseTunnel", "captum NoiseTunnel, few at once"), passes=25, looped=True,
     ),
     *twice(

@@ -57,17 +57,22 @@ def write_docs(results: dict[str, Any], page: Path) -> None:
 
 def _machine(machine: dict[str, Any]) -> str:
     return (
-        f"{machine['cores']} cores ({machine['processor']}, {machine['system']}), {machine['threads']} threads, torch "
-        f"{machine['torch']}, Captum {machine['captum']}, MONAI {machine['monai']}, {machine['date']}. Costs are in "
-        "ordinary forward passes of the same network on the same image (batch 1, default layout and allocator, the "
-        "median of several around each measurement), then in seconds. Each contender ran in a process of its own; "
-        "ours includes everything a first question needs, in brackets the same question asked again with another fill. "
-        "`~` a part was measured and scaled. `=` the cost of another row of this size (times 50 for fifty objects): "
-        "these run the same passes. MONAI's occlusion raises on segmentation networks, and ran with a wrapper. "
-        "The difference is of ours from the straight loop, and from the peer, as a share of the largest value. Memory: "
-        "growth of resident memory in MiB while it worked, of ours (and by how much that is more than the 1024 it is "
-        "allowed by default), of each peer, and of one ordinary forward of this network and image, below which nobody "
-        "can stay."
+        f"{machine['cores']} cores ({machine['processor']}, {machine['system']}), torch threads: {machine['threads']}, "
+        f"torch {machine['torch']}, Captum {machine['captum']}, MONAI {machine['monai']}, {machine['date']}. Costs are "
+        "in ordinary forward passes of the same network on the same image (batch 1, default layout and allocator, the "
+        "median of several around each measurement), then in seconds. Each contender ran in a process of its own; ours "
+        "includes everything that a first question needs, in brackets the same question asked again (of occlusion, "
+        "with another fill). *Passes*: what a straight loop sends through the network. `~` a part was measured and "
+        "scaled. `=` the cost of another row of this size: these run the same passes, for a painted region as for the "
+        "whole class, for fifty objects fifty times, and of a loop over gradients as many as there are passes. Of "
+        "Captum's methods that average over copies the first figure is as they come, all copies at once, the second a "
+        "few at a time. MONAI's occlusion raises on segmentation networks, and ran with a wrapper. The difference is "
+        "of ours from the straight loop, and from the peer, as a share of the largest value; where copies are drawn at "
+        "random, from our own engine without its short cuts. Captum's gradients of up to 256² are taken in double "
+        "precision for it: in single, a ReLU whose input is zero up to rounding lets a gradient pass or not as the "
+        "layout has it, as the straight loop shows. Memory: growth of resident memory in MiB while it worked, of ours "
+        "(and by how much that is more than the 1024 it is allowed by default), of each peer, and of one ordinary "
+        "forward of this network and image, below which nobody can stay."
     )
 
 

@@ -138,7 +138,7 @@ def test_work_that_is_stopped_is_scaled_without_what_comes_before_it(monkeypatch
     assert watch.run.cancelled
     assert watch.scaled() == 5 + 2 * 10
     slow = Watch(limit=0.0)
-    slow(0, 10, "evaluations")
+    slow(1, 10, "measuring how far a pixel reaches")
     assert not slow.run.cancelled
 
 
