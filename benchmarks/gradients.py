@@ -101,7 +101,12 @@ def many(attribute: Callable[[Target, Tensor, int, int], Tensor], *, few: bool, 
         def go() -> Outcome:
             torch.manual_seed(0)
             found = attribute(wrapped, asked.scene.x, count, batch)
-            return Outcome(count, total, shown(found) if exact and count == total else {}, {"at once": batch})
+            compared = shown(found) if exact and count == total else {}
+            again = exactly if compared and not few and asked.scene.size <= EXACT else None
+            return Outcome(count, total, compared, {"at once": batch}, exactly=again)
+
+        def exactly() -> dict[str, NDArray[Any]]:
+            return shown(attribute(wrapped.double(), asked.scene.x.double(), count, FEW))
 
         return go
 

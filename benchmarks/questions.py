@@ -155,7 +155,8 @@ GRADIENT = (
         ("captum NoiseTunnel", "captum NoiseTunnel, few at once"), passes=25, looped=True,
     ),
     *twice(
-        "gradient-shap", "GradientSHAP, 50 samples", "gradient-shap", {"samples": 50},
+        "gradient-shap", "GradientSHAP, 50 samples", "gradient-shap",
+        {"samples": 50, "spread": 0.1, **BLACK, **SIGNED},
         ("captum GradientShap", "captum GradientShap, few at once"), passes=50, looped=True,
     ),
     *twice("deep-lift", "DeepLift", "deep-lift", {}, ("captum DeepLift",), passes=2),

@@ -69,8 +69,8 @@ def _machine(machine: dict[str, Any]) -> str:
         "few at a time. MONAI's occlusion raises on segmentation networks, and ran with a wrapper. The difference is "
         "of ours from the straight loop, and from the peer, as a share of the largest value; where copies are drawn at "
         "random, from our own engine without its short cuts. Captum's gradients of up to 256² are taken in double "
-        "precision for it: in single, a ReLU whose input is zero up to rounding lets a gradient pass or not as the "
-        "layout has it, as the straight loop shows. Memory: growth of resident memory in MiB while it worked, of ours "
+        "precision for it; *itself* is how far its own single precision is from that, as a ReLU whose input is zero up "
+        "to rounding lets a gradient pass or not. Memory: growth of resident memory in MiB while it worked, of ours "
         "(and by how much that is more than the 1024 it is allowed by default), of each peer, and of one ordinary "
         "forward of this network and image, below which nobody can stay."
     )
@@ -123,10 +123,12 @@ def _cost(told: dict[str, Any]) -> str:
 
 
 def _differences(told: dict[str, Any]) -> str:
-    found = {
-        ("loop" if n == "loop" else n.split()[0].title()): t["difference"] for n, t in told.items() if "difference" in t
-    }
-    out = [f"{name} {d['relative']:.0e}" for name, d in found.items()]
+    out = []
+    for n, t in told.items():
+        if "difference" in t:
+            name = "loop" if n == "loop" else n.split()[0].title()
+            own = f" (itself {t['rounding']:.0e})" if "rounding" in t else ""
+            out.append(f"{name} {t['difference']['relative']:.0e}{own}")
     plain = told.get("ours", {}).get("plain_difference")
     return ", ".join([*out, f"own plain loop {plain['relative']:.0e}"] if plain else out) or "-"
 

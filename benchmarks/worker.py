@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
+from numpy.typing import NDArray
 
 from benchmarks.contender import Asked, Go, Outcome, Skip
 from benchmarks.questions import question
@@ -176,8 +177,14 @@ def measure(spec: dict[str, Any]) -> tuple[dict[str, Any], Outcome | None]:
 
         told["plain_difference"] = checked(asked)
     if outcome.exactly is not None:
-        outcome.arrays = outcome.exactly()
+        single, outcome.arrays = outcome.arrays, outcome.exactly()
+        told["rounding"] = _off(single["image"], outcome.arrays["image"])
     return told, outcome
+
+
+def _off(a: NDArray[Any], b: NDArray[Any]) -> float:
+    """Largest difference as a share of the largest value."""
+    return float(np.abs(a - b).max() / np.abs(b).max())
 
 
 def answer(spec: dict[str, Any], folder: str) -> None:
