@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -156,14 +157,15 @@ def explain(
     recipe = METHODS[method].from_values(parameters) if isinstance(method, str) else method
     model = _tiled(model, tile)
     start = time.perf_counter()
-    with quiet(model.module):
+    with quiet(model.module), quiet(second_model.module) if second_model else nullcontext():
         case = resolve(
             image, model, target, run,
             method=recipe, reference=reference, annotation=annotation, second_model=second_model,
         )  # fmt: skip
         answer = recipe.run(prepared(recipe, case))
     seconds, drawn = time.perf_counter() - start, _drawn(annotation, annotation_source)
-    return answer.with_record(record(recipe, case, target, seconds, tile=tile, annotation=drawn))
+    other = second_model.source if second_model else ""
+    return answer.with_record(record(recipe, case, target, seconds, tile=tile, annotation=drawn, second_model=other))
 
 
 def explain_each(

@@ -30,6 +30,7 @@ from seglens.core.method import Fidelity, Need, Scope, Timing
 from seglens.core.run import Run
 from seglens.core.target import Painted, Target
 from seglens.engine.evaluator import MANY
+from seglens.models.segmentation import SegmentationModel
 from seglens.session import explain
 
 NAMES = list(seglens.METHODS)
@@ -80,6 +81,13 @@ def least(name):
     return min(seglens.METHODS[name].dims)
 
 
+def brought(name, model):
+    """What a person brings along: a second model just like the first."""
+    if Need.SECOND_MODEL not in seglens.METHODS[name].needs:
+        return {}
+    return {"second_model": SegmentationModel(copy.deepcopy(model.module), model.spec)}
+
+
 def quick(name):
     return seglens.METHODS[name].quick()
 
@@ -97,7 +105,7 @@ def ask(name, *, dims=None, seed=0, batch=None, module=None, image=None, target=
         else ("background", "cell", "other")
     )
     model = wrapped(module, dims, names[: module.head.out_channels])
-    return explain(quick(name), image, model, target, run=run or Run(seed=seed, batch=batch))
+    return explain(quick(name), image, model, target, run=run or Run(seed=seed, batch=batch), **brought(name, model))
 
 
 def numbers(explanation):
@@ -202,7 +210,7 @@ def test_leaves_the_model_and_the_dice_as_they_were(name):
     torch.manual_seed(5)
     dice = torch.get_rng_state()
     numpy_dice = np.random.get_state()[1].copy()
-    explain(quick(name), image, model, cell_target(cell))
+    explain(quick(name), image, model, cell_target(cell), **brought(name, model))
     assert all(torch.equal(before[k], v) for k, v in module.state_dict().items())
     assert all(m.training for m in module.modules())
     assert all(p.requires_grad and bool((p.grad == 1).all()) for p in module.parameters())
@@ -221,7 +229,7 @@ def test_says_what_is_missing(name):
         assert explain(quick(name), image, model, cell_target(cell)).layers
         return
     with pytest.raises(MissingNeed) as caught:
-        explain(quick(name), image, model, cell_target(cell))
+        explain(quick(name), image, model, cell_target(cell), **brought(name, model))
     assert seglens.METHODS[name].title in caught.value.what
     assert caught.value.fix
 

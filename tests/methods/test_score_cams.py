@@ -111,7 +111,7 @@ def test_scores_that_are_alike_or_not_known_weigh_nothing():
 
 
 def test_a_budget_takes_the_channels_that_answer_most():
-    answer = ask("seg-score-cam", unet(), layer="bottleneck", channels=3)
+    answer = ask("seg-score-cam", unet(), layer="bottleneck", budget=3)
     assert answer.record.cost["forwards of a plain loop"] == 3
     assert (weights_of(answer, 12) > 0).sum() == 3
     assert "the 3 largest of them" in answer.text
@@ -214,7 +214,7 @@ def test_a_volume_of_slices_that_are_alike_is_as_the_image(by, flat):
 
 @pytest.mark.parametrize("by", ["masks", "ablation"])
 def test_only_the_budget_of_a_volume_is_scored(by):
-    answer = ask("volume-score-cam", unet(3), 3, layer="bottleneck", channels=5, by=by)
+    answer = ask("volume-score-cam", unet(3), 3, layer="bottleneck", budget=5, by=by)
     assert answer.record.cost["forwards of a plain loop"] == 5
     assert "the 5 largest of them" in answer.text
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -12,7 +13,7 @@ from seglens.core.errors import BadParameter, ImageMismatch, MissingNeed
 from seglens.core.image import Image
 from seglens.core.method import Method, Need
 from seglens.core.run import Run
-from seglens.core.target import Target
+from seglens.core.target import Painted, Target
 from seglens.engine.case import Case
 from seglens.engine.gradients import guarded
 from seglens.engine.target import freeze
@@ -48,7 +49,7 @@ def resolve(
         NoSuchRegion: the region is empty or outside.
         UnknownName: no such class.
         MissingNeed: the method needs what is not here.
-        BadParameter: reference images for a method that compares with none.
+        BadParameter: reference images or a second model for a method that compares with none.
         OutOfMemory: the image does not fit into memory.
     """
     if method is not None:
@@ -67,7 +68,10 @@ def resolve(
     frozen = freeze(target, logits, model.spec)
     second = None
     if second_model is not None:
-        second = resolve(image, second_model, target, run)
+        # the same pixels: the second model may draw the class elsewhere, or know no class of that name
+        named = frozen.name if frozen.name in [c.name for c in second_model.spec.classes] else None
+        pixels = Painted(frozen.weights.cpu().numpy())
+        second = resolve(image, second_model, replace(target, of_class=named, region=pixels), run)
     case = Case(model, image, frozen, run, intake, x, logits, reference, annotation, second)
     if method is not None:
         method.check(case)
@@ -101,7 +105,7 @@ def check_needs(
 
     Raises:
         MissingNeed: in one clear sentence, with the remedy.
-        BadParameter: reference images that nobody would look at.
+        BadParameter: reference images or a second model that nobody would look at.
     """
     title = method.title
     unfit = method.unfit(model.spec, model.layered)
@@ -119,7 +123,11 @@ def check_needs(
             "needs a mask drawn by a person, and none was given",
             "Add an annotation.",
         ),
-        Need.SECOND_MODEL: (second_model is None, "compares two models, and one was given", "Add a second model."),
+        Need.SECOND_MODEL: (
+            second_model is None,
+            "compares two models, and one was given",
+            "Add a second model (--second-model M).",
+        ),
     }
     for need, (missing, what, fix) in lacking.items():
         if need in method.needs and missing:
@@ -128,4 +136,9 @@ def check_needs(
         raise BadParameter(
             f"{title} compares with no other images, and {len(reference)} were given.",
             fix="Leave out --reference, or choose a method that takes it (`seglens methods` tells which).",
+        )
+    if second_model is not None and Need.SECOND_MODEL not in method.needs | method.takes:
+        raise BadParameter(
+            f"{title} asks one model, and two were given.",
+            fix="Leave out --second-model, or choose a method that takes it (`seglens methods` tells which).",
         )

@@ -11,7 +11,7 @@ from seglens.core.errors import UnknownName
 from seglens.core.method import Method, Need
 
 # What a person has to bring along, and the option that brings it.
-_OPTIONS = {Need.REFERENCE: "--reference", Need.ANNOTATION: "--annotation"}
+_OPTIONS = {Need.REFERENCE: "--reference", Need.ANNOTATION: "--annotation", Need.SECOND_MODEL: "--second-model"}
 
 
 @click.command("methods")

@@ -80,6 +80,17 @@ def spatial_mean(values: Tensor) -> Tensor:
     return values.flatten(1).mean(1)
 
 
+def plus_plus(activation: Tensor, gradient: Tensor) -> Tensor:
+    """Σ_p relu(g) / (2 + S relu(g)), with the sum S of the channel above zero: (K, *s) each to (K,); card B/B12.
+
+    The published g² / (2 g² + S g³ + 1e-6) is this without the 1e-6, which would outweigh the gradient of a mean over
+    many pixels. It is for layers without values below zero; elsewhere S is the sum of what is above.
+    """
+    wanted = gradient.flatten(1).relu()
+    there = activation.flatten(1).relu().sum(1, keepdim=True)
+    return (wanted / (2 + there * wanted)).sum(1)
+
+
 def below_zero(activation: Tensor, instead: str) -> str:
     """What to say where a formula for rectified layers meets answers (K, *s) below zero; else nothing."""
     return f"The layer answers below zero, too, so {instead}." if bool((activation < 0).any()) else ""
@@ -91,14 +102,14 @@ class ScoreCAM(LayerMethod, ScoredCopies):
     needs = frozenset({Need.LAYER})
     counted = "channels"
 
-    channels: Budget = None
+    budget: Budget = None
     fill: Fill = "mean"
     normalise: Normalise = True
 
     def copies(self, case: Case) -> Mixed[ChannelMasks]:
         """One per channel that is not flat: the image where the channel answers, the fill where it does not."""
         activation = case.activation(case.layer(self.layer))
-        masks = ChannelMasks(case, activation, busiest(activation, self.channels))
+        masks = ChannelMasks(case, activation, busiest(activation, self.budget))
         return Mixed(case.x, case.fill(self.fill), masks)
 
     def answer(self, case: Case, copies: Mixed[ChannelMasks], course: Scores) -> Explanation:

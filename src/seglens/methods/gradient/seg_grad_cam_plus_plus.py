@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from seglens.core.method import Fidelity
-from seglens.methods.gradient._cams import CAM, below_zero
+from seglens.methods.gradient._cams import CAM, below_zero, plus_plus
 
 
 class SegGradCAMPlusPlus(CAM):
@@ -19,14 +19,8 @@ class SegGradCAMPlusPlus(CAM):
     fidelity = Fidelity.EXACT
 
     def weigh(self, activation: Tensor, gradient: Tensor) -> Tensor:
-        """Σ_p relu(g) / (2 + S relu(g)), with the sum S of the channel (K,).
-
-        The published g² / (2 g² + S g³ + 1e-6) is this without the 1e-6, which would outweigh the gradient of a mean
-        over many pixels. It is for layers without values below zero; elsewhere S is the sum of what is above.
-        """
-        wanted = gradient.flatten(1).relu()
-        there = activation.flatten(1).relu().sum(1, keepdim=True)
-        return (wanted / (2 + there * wanted)).sum(1)
+        """One number per channel (K,); see :func:`plus_plus`."""
+        return plus_plus(activation, gradient)
 
     def remark(self, activation: Tensor, gradient: Tensor) -> str:
         """Where the formula had to be bent."""

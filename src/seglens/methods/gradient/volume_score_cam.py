@@ -31,7 +31,7 @@ class VolumeScoreCAM(ScoreCAM):
     dims = (3,)
 
     by: By = "masks"
-    channels: Budget = 32
+    budget: Budget = 32
     fill: Fill = "mean"
     normalise: Normalise = True
 
@@ -41,7 +41,7 @@ class VolumeScoreCAM(ScoreCAM):
             return super().run(case)
         name = case.layer(self.layer)
         activation = case.activation(name)
-        channels = busiest(activation, self.channels)
+        channels = busiest(activation, self.budget)
         change = Ablated(torch.zeros(activation.shape[1]), channels)
         course = Drops(len(change), case.clean_score)
 
