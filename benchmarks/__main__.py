@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -27,7 +26,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--family", default="", help="perturbation or gradient; both if nothing is said")
     parser.add_argument("--networks", default="", help="networks whose names match this expression")
     parser.add_argument("--sizes", nargs="+", metavar="N or DxHxW", help="such as 256 64x128x128")
-    parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
+    parser.add_argument("--threads", type=int, default=1, help="of torch, for every contender")
     parser.add_argument("--seconds", type=float, help="for each contender; what is left is scaled and marked ~")
     parser.add_argument("--limit", type=float, help="seconds after which ours is stopped and scaled")
     parser.add_argument("--quick", action="store_true", help="small sizes, few evaluations: to see that it works")
@@ -60,7 +59,7 @@ def main() -> None:
     """Measure and report."""
     chosen = options()
     if chosen.from_json:
-        results = json.loads(chosen.out.read_text(encoding="utf-8"))
+        results = joined({}, json.loads(chosen.out.read_text(encoding="utf-8")))
     else:
         start = time.perf_counter()
         chosen.out.parent.mkdir(parents=True, exist_ok=True)

@@ -53,7 +53,7 @@ class Plan:
     contenders: str = ""
     networks: str = ""
     family: str = ""
-    threads: int = 2
+    threads: int = 1
     seconds: float = 2.0
     limit: float = 25.0
     forwards: int = 3
@@ -91,9 +91,9 @@ def joined(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     return {
         "machine": new["machine"],
         "accuracy": new["accuracy"] or old.get("accuracy", {}),
-        "profiles": old.get("profiles", {}) | new["profiles"],
+        "profiles": old.get("profiles", {}) | new.get("profiles", {}),
         "rows": sorted(
-            (row for row in rows.values() if row["question"] in order),
+            ({"family": "perturbation"} | row for row in rows.values() if row["question"] in order),
             key=lambda row: (networks.index(row["network"]), prod(row["shape"]), order[row["question"]]),
         ),
     }

@@ -38,8 +38,9 @@ def needed(asked: Asked) -> float:
     """Bytes of activations that one copy keeps for its gradient, from a corner of the image."""
     scene, side = asked.scene, 64
     corner = scene.x[(slice(None), slice(None), *(slice(side) for _ in scene.shape))].clone().requires_grad_()
+    module = scene.module
     with fast.Peak() as peak:
-        scene.module(corner)
+        module(corner)
     return peak.bytes * scene.size / corner[0, 0].numel()
 
 
