@@ -1,22 +1,18 @@
-"""How to explain: search, family, list, what it needs, and its parameters."""
+"""How to explain: search, list, what it needs, and its parameters."""
 
 # mypy: allow-subclassing-any
 from __future__ import annotations
 
-import inspect
-
-from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QLineEdit, QListWidget, QListWidgetItem, QPushButton, QWidget
+from qtpy.QtCore import QEvent, QObject, Qt, Signal
+from qtpy.QtGui import QKeyEvent
+from qtpy.QtWidgets import QLineEdit, QPushButton, QWidget
 
 from seglens.app.napari import look, words
 from seglens.app.napari.form import Form
 from seglens.app.napari.labels_row import LabelsRow
 from seglens.app.napari.links import link
+from seglens.app.napari.method_list import MethodList, about, first
 from seglens.app.napari.viewer_session import State, ViewerSession
-from seglens.core.method import Method
-from seglens.models.spec import ModelSpec
-
-_COST = {"gradient": "seconds", "perturbation": "many forward passes", "counterfactual": "some forward passes"}
 
 
 class MethodBox(QWidget):
@@ -33,19 +29,16 @@ class MethodBox(QWidget):
         super().__init__()
         self._session = session
         self.search = QLineEdit()
-        self.search.setPlaceholderText("Search methods")
+        self.search.setToolTip(words.SEARCH_HINT)
         self.search.setClearButtonEnabled(True)
         self.search.setObjectName("search")
-        self.family = look.combo("Show one family of methods")
-        self.family.setObjectName("family")
-        self.list = QListWidget()
-        self.list.setObjectName("methods")
-        self.list.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.search.installEventFilter(self)
+        self.list = MethodList()
         self.empty = look.text(words.NO_MATCH, muted=True)
         self.about = look.text(muted=True)
         self.form: Form | None = None
         self._layout = look.column(self)
-        self._layout.addWidget(look.row(self.search, self.family))
+        self._layout.addWidget(self.search)
         self.labels = LabelsRow(session)
         self.fills = QPushButton(words.COMPARE_FILLS)
         self.fills.setObjectName("compare fills")
@@ -55,67 +48,43 @@ class MethodBox(QWidget):
             self._layout.addWidget(widget)
         self.labels.shown.connect(self._align)
         self.search.textChanged.connect(self.refresh)
-        self.family.activated.connect(self.refresh)
-        self.list.currentItemChanged.connect(self._chosen)
-        link(self, self._fill_families, session.engine.events.ready)
-        link(self, self.refresh, session.engine.events.ready, session.model.events.spec)
+        self.search.returnPressed.connect(self.list.take_first)
+        self.list.chosen.connect(self._chosen)
+        link(self, self.refresh, session.engine.events.ready, session.model.events.spec, session.model.events.loaded)
         link(self, self._select, session.question.events.method)
         link(self, self._show_form, session.model.events.loaded, session.question.events.method)
         link(self, self._show_state, session.status.events.state)
-        self._fill_families()
         self.refresh()
         self._show_form()
 
     def refresh(self, _event: object = None) -> None:
         """List the methods that match; those that cannot run on this model are greyed out."""
-        words_wanted = self.search.text().lower().replace("-", " ").split()
-        family = self.family.currentData()
-        blocked = self.list.blockSignals(True)
-        self.list.clear()
-        for kind in self._session.engine.methods:
-            told = f"{kind.name} {kind.title} {kind.family} {about(kind)}".lower().replace("-", " ")
-            if (not family or kind.family == family) and all(w in told for w in words_wanted):
-                self.list.addItem(self._item(kind))
-        self.list.blockSignals(blocked)
-        self._select()
-        shown = self.list.count()
-        self.list.setVisible(bool(shown))
-        look.fit_rows(self.list, 3, 7)
+        engine, model, question = self._session.engine, self._session.model, self._session.question
+        if not question.method:
+            question.method = first(engine.methods)
+        self.search.setPlaceholderText(words.SEARCH.format(count=len(engine.methods)))
+        self.list.fill(engine.methods, self.search.text(), question.method, model.spec, model.loaded)
+        shown = bool(self.list.shown)
+        self.list.setVisible(shown)
         self.empty.setVisible(not shown)
-        self.empty.setText(words.NO_MATCH if self._session.engine.ready else words.ENGINE_STARTING)
-        self._pick_first()
+        self.empty.setText(words.NO_MATCH if engine.ready else words.ENGINE_STARTING)
+
+    def eventFilter(self, thing: QObject | None, event: QEvent | None) -> bool:  # noqa: N802 - Qt's name
+        """Down goes from the search to the list."""
+        pressed = isinstance(event, QKeyEvent) and event.type() == QEvent.Type.KeyPress
+        down = pressed and event.key() == Qt.Key.Key_Down  # type: ignore[union-attr]
+        if thing is not self.search or not down or not self.list.shown:
+            return bool(super().eventFilter(thing, event))
+        self.list.setFocus()
+        if self.list.currentItem() is None:
+            self.list.take_first()
+        return True
 
     def _select(self, _event: object = None) -> None:
-        chosen = self._session.question.method
-        blocked = self.list.blockSignals(True)
-        for index in range(self.list.count()):
-            item = self.list.item(index)
-            if item is not None and item.data(Qt.ItemDataRole.UserRole) == chosen:
-                self.list.setCurrentItem(item)
-        self.list.blockSignals(blocked)
+        self.list.select(self._session.question.method)
 
-    def _pick_first(self) -> None:
-        if not self._session.question.method and self._session.engine.methods:
-            self._session.question.method = self._session.engine.methods[0].name
-            self.refresh()
-
-    def _item(self, kind: type[Method]) -> QListWidgetItem:
-        item = QListWidgetItem(kind.title)
-        item.setData(Qt.ItemDataRole.UserRole, kind.name)
-        why = unfit(kind, self._session.model.spec, self._session.model.loaded)
-        item.setToolTip(why or f"{about(kind)}\n{kind.family}: {_COST.get(kind.family, '')}".strip())
-        if why:
-            item.setFlags(item.flags() & ~Qt.ItemFlag.ItemIsEnabled)
-        return item
-
-    def _fill_families(self, _event: object = None) -> None:
-        families = dict.fromkeys(kind.family for kind in self._session.engine.methods)
-        items = [(words.ALL_FAMILIES, ""), *((f, f) for f in families)]
-        look.fill(self.family, items, self.family.currentData())
-
-    def _chosen(self, item: QListWidgetItem | None, _before: object = None) -> None:
-        if item is not None:
-            self._session.question.method = str(item.data(Qt.ItemDataRole.UserRole))
+    def _chosen(self, name: str) -> None:
+        self._session.question.method = name
 
     def _show_form(self, _event: object = None) -> None:
         if self.form is not None:
@@ -149,17 +118,3 @@ class MethodBox(QWidget):
 
     def _show_state(self, _event: object = None) -> None:
         self.fills.setEnabled(self._session.status.state is State.IDLE)
-
-
-def about(kind: type[Method]) -> str:
-    """What a method does, in its first line, and how near it is to its paper."""
-    line = (inspect.getdoc(inspect.getmodule(kind)) or inspect.getdoc(kind) or "").split("\n")[0]
-    line = line.removeprefix(f"{kind.title}: ")
-    note = words.FIDELITY.get(str(kind.fidelity), "").format(kind.cite)
-    return f"{line[:1].upper()}{line[1:]} {note}".strip()
-
-
-def unfit(kind: type[Method], spec: ModelSpec | None, loaded: object) -> str:
-    """Why a method cannot run on the chosen model; empty if it can, or if there is no model yet."""
-    why = None if spec is None else kind.unfit(spec, getattr(loaded, "layered", True))
-    return f"{why[0][0].upper()}{why[0][1:]}." if why else ""

@@ -64,7 +64,24 @@ VALUES = {
 }
 ANY_CLASS = "the class predicted there"
 ANY_CLASS_WHOLE = "the largest class"
-ALL_FAMILIES = "all families"
+SEARCH = "Search {count} methods"
+SEARCH_HINT = "A name, a family, or a word of what it does. Enter takes the first, ↓ goes to the list."
+FAMILIES = {
+    "gradient": "Gradients and activations: one pass or a few, seconds.",
+    "perturbation": "Changed copies of the image: many forward passes.",
+    "counterfactual": "What would have to be different: some forward passes.",
+    "prototype": "Examples that look alike: needs a bank.",
+    "architecture": "Looks at how the network itself decides.",
+}
+NEEDS = {
+    "reference": "Needs reference images: on the command line or from Python.",
+    "annotation": "Needs a Labels layer of yours.",
+    "training": "Trains a small network first, once; then it is quick.",
+    "second model": "Needs a second model: from Python.",
+}
+TAKES = {
+    "reference": "Takes reference images, too: on the command line or from Python.",
+}
 NO_MATCH = "No method of that name. Clear the search to see all."
 LABELS_HINT = "Your own labels: each number is taken away as one, or is what the method asks for"
 LABELS_NONE = "none yet"
