@@ -29,6 +29,7 @@ _WHERE = {
     "estimate": "seglens.session",
     "explain": "seglens.session",
     "explain_each": "seglens.session",
+    "explain_layers": "seglens.session_layers",
     "explain_many": "seglens.session",
     "load_model": "seglens.models.loaders",
     "open_image": "seglens.core.files",

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
@@ -23,7 +24,7 @@ from seglens.core.errors import UnknownName
 from seglens.core.explanation import Record
 from seglens.core.files import open_image
 from seglens.core.method import Need
-from seglens.core.rerun import as_cli
+from seglens.core.rerun import RESERVED, as_cli, flag
 from seglens.core.saving import load_explanation
 
 
@@ -87,9 +88,29 @@ def test_every_command_has_help() -> None:
 def test_every_parameter_is_an_option(name: str) -> None:
     text = call("explain", name, "--help").output
     for parameter in METHODS[name].parameters():
-        assert f"--{parameter.name.replace('_', '-')}" in text
+        assert f"{flag(parameter.name)} " in text
     for common in ("--class", "--region", "--point", "--object", "--box", "--border", "--seed", "--device", "--trust"):
         assert common in text
+
+
+def test_no_parameter_takes_the_name_of_another_option() -> None:
+    context = click.Context(main)
+    commands = [main.get_command(context, "explain").get_command(context, name) for name in METHODS]  # type: ignore[union-attr]
+    own = {str(p.name) for p in commands[0].params if isinstance(p, click.Option) and "param_" not in str(p.name)}
+    assert own <= RESERVED
+    for command in commands:
+        flags = [option for p in command.params for option in p.opts]
+        assert len(flags) == len(set(flags)), command.name
+
+
+def test_a_parameter_with_the_name_of_an_option_is_repeated_rightly(tmp_path: Path) -> None:
+    result = ask(tmp_path, "--class", "cell", "--method-weights", "absolute", method="seg-grad-cam")
+    assert result.exit_code == 0, result.output
+    told = record(tmp_path)
+    assert told.parameters["weights"] == "absolute"
+    assert "--method-weights absolute" in as_cli(told)
+    again = call(*shlex.split(as_cli(told, out=str(tmp_path / "again")))[1:])
+    assert again.exit_code == 0, again.output
 
 
 def test_limits_defaults_and_units_stand_in_the_help() -> None:
@@ -497,3 +518,67 @@ def test_the_list_of_methods_tells_what_to_bring(monkeypatch: pytest.MonkeyPatch
     told = {card["name"]: card for card in json.loads(call("methods", "--json").output)}
     assert told["u-noise"]["takes"] == ["annotation", "reference"]
     assert told["rise"]["takes"] == []
+
+
+def test_one_method_at_every_depth(tmp_path: Path) -> None:
+    result = ask(tmp_path, "--class", "cell", "--all-layers", method="seg-grad-cam")
+    assert result.exit_code == 0, result.output
+    out = tmp_path / "out"
+    rows = (out / "layers.csv").read_text().splitlines()
+    folders = sorted(p.name for p in out.iterdir() if p.is_dir())
+    assert folders == ["01-features", "02-head"]
+    assert rows[1].startswith("layer,channels,stride,map,largest,answer")
+    assert rows[2].startswith("features,2,1,24×32,1.0,")
+    assert (out / "overview.png").stat().st_size > 20_000
+    told = record(tmp_path)
+    assert told.asked == {"all-layers": True}
+    assert "--all-layers" in as_cli(told)
+    one = load_explanation(out / "01-features")
+    assert one.record is not None
+    assert one.record.parameters["layer"] == "features"
+    again = call(*shlex.split(as_cli(one.record, out=str(tmp_path / "again")))[1:], "--trust")
+    assert again.exit_code == 0, again.output
+    assert np.array_equal(load_explanation(tmp_path / "again").map.data, one.map.data)
+    (tmp_path / "b").mkdir()
+    assert ask(tmp_path / "b", "--class", "cell", "--all-depths", method="seg-grad-cam").exit_code == 0
+    assert "at 1 layers" in ask(tmp_path / "b", "--all-depths", "--out", tmp_path / "c", method="seg-grad-cam").output
+
+
+@pytest.mark.parametrize(
+    ("method", "words", "what"),
+    [
+        ("occlusion", ["--all-depths"], "Occlusion looks at no layer"),
+        ("seg-grad-cam", ["--all-depths", "--all-layers"], "--all-depths and --all-layers were given together"),
+        ("seg-grad-cam", ["--all-depths", "--tile", "16"], "--all-depths was given with --tile"),
+    ],
+)
+def test_depths_that_cannot_be_asked(tmp_path: Path, method: str, words: list[str], what: str) -> None:
+    result = ask(tmp_path, "--class", "cell", *words, method=method)
+    assert result.exit_code == 2, result.output
+    assert what in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_second_model_is_compared_with_the_first(tmp_path: Path) -> None:
+    other = str(tmp_path / "net.py") + ":build"
+    result = ask(tmp_path, "--class", "cell", "--second-model", other, method="cross-model-cam")
+    assert result.exit_code == 0, result.output
+    told = record(tmp_path)
+    assert told.asked["second-model"] == other
+    again = call(*shlex.split(as_cli(told, out=str(tmp_path / "again")))[1:], "--trust")
+    assert again.exit_code == 0, again.output
+    assert np.array_equal(*(load_explanation(tmp_path / name).map.data for name in ("out", "again")))
+
+
+@pytest.mark.parametrize(
+    ("method", "words", "what"),
+    [
+        ("cross-model-cam", [], "compares two models, and one was given"),
+        ("vanilla-gradient", ["--second-model", "nuclei-histology"], "asks one model, and two were given"),
+        ("cross-model-cam", ["--second-model", "nuclei-histology", "--each-object"], "--each-object was given with"),
+    ],
+)
+def test_a_second_model_that_cannot_be_used(tmp_path: Path, method: str, words: list[str], what: str) -> None:
+    result = ask(tmp_path, "--class", "cell", *words, method=method)
+    assert result.exit_code == 2, result.output
+    assert what in result.stderr

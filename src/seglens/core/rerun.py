@@ -10,6 +10,20 @@ from seglens.core.explanation import Record
 
 PLACE = "IMAGE"
 
+# Options of `seglens explain` that are its own, as parameters would name them: a parameter of such a name gets the
+# prefix that `flag` gives it.
+RESERVED = frozenset({
+    "of_class", "class", "live", "region", "point", "object", "object_at", "box", "whole_box", "border", "value",
+    "reduction", "model", "weights", "network", "second_model", "trust", "device", "axes", "channels", "select", "crop",
+    "reference", "annotation", "seed", "out", "tile", "precision", "each_object", "compare_fills", "all_depths",
+    "all_layers",
+})  # fmt: skip
+
+
+def flag(parameter: str) -> str:
+    """The option that sets a parameter of a method, such as ``--window``."""
+    return f"--{'method-' if parameter in RESERVED else ''}{parameter.replace('_', '-')}"
+
 
 def as_cli(record: Record, *, out: str = "explanation") -> str:
     """The command that gives the same result.
@@ -28,15 +42,15 @@ def as_cli(record: Record, *, out: str = "explanation") -> str:
         words += [f"--{name}", value]
     if image.get("axes"):
         words += ["--axes", image["axes"]]
-    for flag, value in (("--select", image.get("select")), ("--crop", image.get("crop"))):
+    for option, value in (("--select", image.get("select")), ("--crop", image.get("crop"))):
         if value:
-            words += [flag, ",".join(f"{axis}={part}" for axis, part in value.items())]
+            words += [option, ",".join(f"{axis}={part}" for axis, part in value.items())]
     if image.get("channels"):
         words += ["--channels", ",".join(map(str, image["channels"]))]
     words += _target_words(record.target)
     for name, value in record.parameters.items():
         if value is not None:
-            words += [f"--{name.replace('_', '-')}", str(value).lower() if isinstance(value, bool) else str(value)]
+            words += [flag(name), str(value).lower() if isinstance(value, bool) else str(value)]
     for name, value in record.asked.items():
         if name == "reference":
             words += [word for one in value for word in ("--reference", _read_like(one, image))]
@@ -57,13 +71,18 @@ def as_python(record: Record) -> str:
     if image.get("channels"):
         steps.append(f"image = image.with_channels({tuple(image['channels'])!r})")
     given = "".join(f", {name}={value!r}" for name, value in record.parameters.items() if value is not None)
+    question = (
+        f"seglens.{_question(record)}({record.method!r}, image, model, target, "
+        f"run=seglens.Run(seed={record.seed}{_precision(record)}){_asked(record)}{given})"
+    )
     steps += [
         f"model = seglens.load_model({record.model['source']!r}{_options(record.model)})",
         f"target = {_target_code(record.target)}",
-        f"explanation = seglens.{_question(record)}({record.method!r}, image, model, target, "
-        f"run=seglens.Run(seed={record.seed}{_precision(record)}){_asked(record)}{given})",
-        "print(explanation.text)",
     ]
+    if _depths(record):
+        steps += [f"for explanation in {question}:", "    print(explanation.text)"]
+    else:
+        steps += [f"explanation = {question}", "print(explanation.text)"]
     return "\n".join(["import seglens", "", *steps, ""])
 
 
@@ -77,7 +96,14 @@ def _options(model: dict[str, Any]) -> str:
 
 
 def _question(record: Record) -> str:
+    if _depths(record):
+        return "explain_layers"
     return "compare_fills" if record.asked.get("compare-fills") else "explain"
+
+
+def _depths(record: Record) -> str:
+    """Through which layers a run goes; empty for one that answers once."""
+    return "all" if "all-layers" in record.asked else "depths" if "all-depths" in record.asked else ""
 
 
 def _precision(record: Record) -> str:
@@ -86,8 +112,11 @@ def _precision(record: Record) -> str:
 
 def _asked(record: Record) -> str:
     words = f", tile={record.asked['tile']}" if "tile" in record.asked else ""
+    words += f", at={_depths(record)!r}" if _depths(record) else ""
     if "annotation" in record.asked:
         words += f", annotation=seglens.read_labels({record.asked['annotation']!r})"
+    if "second-model" in record.asked:
+        words += f", second_model=seglens.load_model({record.asked['second-model']!r})"
     if "reference" in record.asked:
         words += f", reference=({', '.join(map(_opened, record.asked['reference']))},)"
     return words

@@ -14,6 +14,7 @@ from seglens.core.explanation import Explanation, Layer, Table
 from seglens.core.method import Method
 from seglens.engine.artefacts import prepared
 from seglens.engine.case import Case
+from seglens.engine.turns import Turns
 
 APART = "disagreement of fills"
 
@@ -28,23 +29,17 @@ def by_fill(method: Method, case: Case, fills: Sequence[str]) -> dict[str, Layer
     """
     run, maps = case.run, dict[str, Layer]()
     refused: BadParameter | None = None
-    tried: list[str] = []
-
-    def tell(done: int, total: int, text: str) -> None:
-        if run.on_progress is not None:
-            run.on_progress((len(tried) - 1) * total + done, len(fills) * total, f"{tried[-1]}, {text or 'steps'}")
-
-    # a map of one fill is no part of the answer
-    alone = replace(case, run=replace(run, on_progress=tell, on_partial=None))
+    turns = Turns(run, len(fills))
+    alone = replace(case, run=turns.run)
     for fill in fills:
-        tried.append(fill)
+        turns.next(fill)
         one = type(method).from_values(method.values() | {"fill": fill})
         try:
             maps[fill] = one.run(prepared(one, alone)).map
         except BadParameter as error:
             refused = error
             run.note(f"Left out: {error.what}")
-        if len(maps) > 1 and len(tried) < len(fills):
+        if len(maps) > 1 and turns.begun < len(fills):
             run.partial(lambda: _so_far(maps, len(fills)))
     if refused is not None and not maps:
         raise refused

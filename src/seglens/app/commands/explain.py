@@ -9,6 +9,7 @@ import click
 
 from seglens.app.commands._options import (
     IMAGE,
+    MODEL,
     RUN,
     TARGET,
     Option,
@@ -28,10 +29,12 @@ from seglens.core.explanation import Explanation, Table
 from seglens.core.files import read_labels
 from seglens.core.method import Method
 from seglens.core.param import Parameter
-from seglens.core.saving import check_new, new_folder, save_explanation, save_table
+from seglens.core.rerun import flag
+from seglens.core.saving import check_new, new_folder, save_explanation, save_record, save_table
 from seglens.core.target import Predicted
 
 PARAMETERS = "Parameters of the method"
+ITS_OWN = {"weights": None, "network": None}  # what is said of one model alone
 
 
 class Methods(click.Group):
@@ -60,12 +63,11 @@ class Methods(click.Group):
 
 def _command(method: type[Method]) -> click.Command:
     common = [*target_options(), *model_options(), *image_options(), *run_options()]
-    taken = {str(option.name) for option in common}
     return Sectioned(
         method.name,
         callback=partial(_run, method),
         help=f"{method.title}. {(method.__doc__ or '').strip()}",
-        params=[click.Argument(["image"]), *(_option(p, taken) for p in method.parameters()), *common, *_further()],
+        params=[click.Argument(["image"]), *map(_option, method.parameters()), *common, *_further()],
     )
 
 
@@ -75,6 +77,10 @@ def _further() -> list[click.Parameter]:
             ["--reference"], section=IMAGE, metavar="FILE", multiple=True,
             help="Another image, for a method that compares; more than one may be given. --crop is not for it.",
         ),
+        Option(
+            ["--second-model"], section=MODEL, metavar="M",
+            help="Another model, for a method that compares two; --weights and --network are not for it.",
+        ),
         Option(["--annotation"], section=TARGET, metavar="FILE", help="A labels image: units, or what a method needs."),
         Option(["--tile"], section=RUN, type=click.IntRange(min=8), metavar="N", help="Explain tiles of this side."),
         Option(
@@ -83,20 +89,20 @@ def _further() -> list[click.Parameter]:
         ),
         Option(["--each-object"], section=TARGET, is_flag=True, help="Every object of the class, for one run's work."),
         Option(["--compare-fills"], section=RUN, is_flag=True, help="Ask with every fill and show where they differ."),
+        Option(["--all-depths"], section=RUN, is_flag=True, help="Ask at one layer for each depth of the network."),
+        Option(["--all-layers"], section=RUN, is_flag=True, help="Ask at every layer that answers a map."),
     ]  # fmt: skip
 
 
-def _option(parameter: Parameter, taken: set[str]) -> Option:
+def _option(parameter: Parameter) -> Option:
     """An option that takes a text; the method's own check words the errors."""
-    flag = parameter.name.replace("_", "-")
-    if parameter.name in taken:
-        flag = f"method-{flag}"
     default = parameter.param.empty if parameter.default is None else parameter.default
     default = {True: "yes", False: "no"}.get(default, default) if isinstance(default, bool) else default
     unit = f" {parameter.param.unit}" if parameter.param.unit and parameter.default is not None else ""
     limits = parameter.limits + (f", {parameter.param.unit}" if parameter.param.unit else "")
     text = f"{parameter.param.help} [{limits}; default: {default}{unit}]"
-    return Option([f"--{flag}", f"param_{parameter.name}"], section=PARAMETERS, help=text, metavar=_metavar(parameter))
+    named = [flag(parameter.name), f"param_{parameter.name}"]
+    return Option(named, section=PARAMETERS, help=text, metavar=_metavar(parameter))
 
 
 def _metavar(parameter: Parameter) -> str:
@@ -108,10 +114,12 @@ def _metavar(parameter: Parameter) -> str:
 def _run(method: type[Method], image: str, **options: Any) -> None:
     given = {n.removeprefix("param_"): v for n, v in options.items() if n.startswith("param_") and v is not None}
     recipe = method.from_values(given)
+    _check_together(options)
     check_new(options["out"])
     picture = open_view(image, options)
     others = tuple(open_view(one, {**options, "crop": None}) for one in options["reference"])
     model = load(options)
+    second = options["second_model"] and load({**options, "model": options["second_model"], **ITS_OWN})
     # late, because this brings torch
     from seglens.app.report.overview import overview
     from seglens.session import compare_fills, explain, segment
@@ -126,8 +134,13 @@ def _run(method: type[Method], image: str, **options: Any) -> None:
             "annotation": _annotation(options["annotation"], picture.space(model.spec.axes)),
             "annotation_source": options["annotation"] or "",
         }
+        if second:
+            more |= {"second_model": second}
         if options["each_object"]:
             click.echo(_each(recipe, picture, model, wanted, options, more))
+            return
+        if options["all_depths"] or options["all_layers"]:
+            click.echo(_strip(recipe, picture, model, wanted, options, more))
             return
         answer = (compare_fills if options["compare_fills"] else explain)(recipe, picture, model, wanted, **more)
         with new_folder(options["out"]) as out:
@@ -144,11 +157,6 @@ def _each(recipe: Method, picture: Any, model: Any, like: Any, options: dict[str
         raise BadParameter(
             "--each-object was given together with a region.", fix="Leave out --object, --region, --point and --box."
         )
-    if options["compare_fills"]:
-        raise BadParameter(
-            "--each-object and --compare-fills were given together.",
-            fix="Give one of them: compare fills of one object.",
-        )
     targets = each_object(picture, model, like, run=more["run"], tile=more["tile"])
     answers = explain_each(recipe, picture, model, targets, **more)
     rows: dict[str, list[Any]] = {"object": [], "class": [], "pixels": [], "score": [], "answer": []}
@@ -163,6 +171,47 @@ def _each(recipe: Method, picture: Any, model: Any, like: Any, options: dict[str
                 column.append(value)
         save_table(out / "objects.csv", Table("objects", rows))
     return f"{recipe.title} of {len(targets)} objects, scored together. Result: {out} (objects.csv first)"
+
+
+def _strip(recipe: Method, picture: Any, model: Any, wanted: Any, options: dict[str, Any], more: dict[str, Any]) -> str:
+    from seglens.app.report.overview import overview
+    from seglens.session import segment
+    from seglens.session_layers import Which, explain_layers, layers_of, parameter_of, strip_record
+
+    at: Which = "all" if options["all_layers"] else "depths"
+    del more["tile"]
+    name, known = parameter_of(recipe), {info.name: info for info in layers_of(model, at)}
+    rows: dict[str, list[Any]] = {"layer": [], "channels": [], "stride": [], "map": [], "largest": [], "answer": []}
+    answers = []
+    with new_folder(options["out"]) as out:
+        for number, answer in enumerate(explain_layers(recipe, picture, model, wanted, at=at, **more), 1):
+            layer = str(answer.record.parameters[name]) if answer.record else ""
+            save_explanation(answer, out / f"{number:02d}-{layer.replace('.', '-')}", picture)
+            info, own = known[layer], answer.map.resolution or answer.map.data.shape
+            size = "×".join(map(str, own))
+            values = (layer, info.channels, info.stride, size, float(abs(answer.map.data).max()), answer.text)
+            for column, value in zip(rows.values(), values, strict=True):
+                column.append(value)
+            answers.append(answer)
+        save_table(out / "layers.csv", Table("layers", rows))
+        if answers[0].record is not None:
+            save_record(strip_record(answers[0].record, recipe, at), out)
+        overview(picture, segment(picture, model, run=more["run"]), answers, out / "overview.png", model.spec)
+    return f"{recipe.title} at {len(answers)} layers. Result: {out} (overview.png first)"
+
+
+def _check_together(options: dict[str, Any]) -> None:
+    given = [
+        f"--{n.replace('_', '-')}" for n in ("each_object", "compare_fills", "all_depths", "all_layers") if options[n]
+    ]
+    if given and options["second_model"]:
+        raise BadParameter(f"{given[0]} was given with --second-model.", fix="Give one of them.")
+    if len(given) > 1:
+        raise BadParameter(f"{' and '.join(given)} were given together.", fix="Give one of them.")
+    if options["tile"] is not None and (options["all_depths"] or options["all_layers"]):
+        raise BadParameter(
+            f"{given[0]} was given with --tile: in tiles a network has no layers.", fix="Leave out --tile."
+        )
 
 
 def _annotation(file: str | None, shape: tuple[int, ...]) -> Any:

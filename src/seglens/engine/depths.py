@@ -1,0 +1,70 @@
+"""A case that is asked at one layer after another, and looks at as many at once as memory allows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from math import prod
+
+from torch import Tensor
+
+from seglens.engine import gradients
+from seglens.engine.case import Case
+from seglens.models.layers import LayerInfo, find_layer
+
+_BYTES = 4 * 4  # of one value: its activation and gradient, what the pass back keeps, and the same of a crop
+
+
+@dataclass(frozen=True, eq=False)
+class Depths(Case):
+    """The same question, but layers that come next are looked at in the same pass.
+
+    Args:
+        order: the layers in the order in which they will be asked for.
+        seen: activations and gradients (1, K, *s) by layer, of the layers that were looked at together.
+        clean: the same without gradients, of methods that ask for none.
+    """
+
+    order: tuple[LayerInfo, ...] = ()
+    seen: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    clean: dict[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, case: Case, order: Sequence[LayerInfo]) -> Depths:
+        """A case that will be asked at these layers."""
+        return cls(**{f.name: getattr(case, f.name) for f in fields(Case)}, order=tuple(order))
+
+    def activations(self, layer: str) -> tuple[Tensor, Tensor]:
+        """As a case's; in one forward and one backward pass for all that come next and fit into ``run.memory``."""
+        if layer not in self.seen:
+            self.seen.clear()
+            names = self._next(layer)
+            self.seen.update(zip(names, self.activations_at(names), strict=True))
+        return self.seen[layer]
+
+    def activation(self, layer: str) -> Tensor:
+        """As a case's; in one forward pass for all that come next and fit."""
+        if layer in self.seen:
+            return self.seen[layer][0]
+        if layer not in self.clean:
+            self.clean.clear()
+            names = self._next(layer)
+            modules = [find_layer(self.model, name) for name in names]
+            found = gradients.layer_activations(self.model, modules, self.x, self.run)
+            self.clean.update(zip(names, found, strict=True))
+        return self.clean[layer]
+
+    def _next(self, layer: str) -> list[str]:
+        names = [info.name for info in self.order]
+        if layer not in names:
+            return [layer]
+        taken, room = [layer], self.run.memory - self._size(self.order[names.index(layer)])
+        for info in self.order[names.index(layer) + 1 :]:
+            room -= self._size(info)
+            if room < 0:
+                break
+            taken.append(info.name)
+        return taken
+
+    def _size(self, info: LayerInfo) -> int:
+        return _BYTES * info.channels * prod(max(1, n // info.stride) for n in self.shape)

@@ -1,0 +1,36 @@
+"""Several pieces of work as one run: one progress, one cancel, one cost."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from seglens.core.run import Run
+
+
+class Turns:
+    """A run for pieces of work that take turns.
+
+    What :attr:`run` is told goes on to the whole: progress as a share of all pieces, notes, cancel and cost as they
+    are. Answers on the way are not passed on, because one piece is no answer to the whole question.
+
+    Args:
+        run: of the whole.
+        total: how many pieces there are.
+    """
+
+    def __init__(self, run: Run, total: int) -> None:
+        """No piece has begun."""
+        self._whole, self._total = run, total
+        self._name, self.begun = "", 0
+        self.run = replace(run, on_progress=self._tell, on_partial=None)
+
+    def next(self, name: str) -> None:
+        """The next piece begins; its name stands before what it tells."""
+        self._name = name
+        self.begun += 1
+        self._whole.progress(self.begun - 1, self._total, name)
+
+    def _tell(self, done: int, total: int, text: str) -> None:
+        if self._whole.on_progress is not None:
+            before = (self.begun - 1) * total
+            self._whole.on_progress(before + done, self._total * total, f"{self._name}, {text or 'steps'}")
