@@ -186,6 +186,7 @@ class Case:
     def layer(self, wanted: str | None) -> str:
         """The layer's name; without one, the default found by looking at the network."""
         if wanted is None:
+            self.run.check()
             return default_layer(self.model)
         find_layer(self.model, wanted)
         return wanted
@@ -201,7 +202,7 @@ class Case:
     def passes(self, perturbations: Perturbations) -> tuple[float, int]:
         """What scoring takes: forwards of the whole image, and those of a straight loop."""
         how = self.evaluator.plan(perturbations)
-        return (how.passes + 1) * how.share, how.count
+        return how.images, how.count
 
     def fill(self, name: FillName, *, without: Tensor | None = None, units: Units | None = None) -> Tensor:
         """What replaces covered pixels (1, C, *space); see :mod:`seglens.engine.infill`.

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from seglens.core.boxes import Box, around, at_box, common, moved
 from seglens.engine import fast
-from seglens.engine.dirty_program import Along, Amount, Corner, Program
+from seglens.engine.dirty_patches import Corner, run
+from seglens.engine.dirty_program import Along, Amount, Program
 from seglens.engine.dirty_rules import Span
 from seglens.engine.packing import Parts
 from seglens.engine.perturb import Perturbations
@@ -26,11 +27,14 @@ from seglens.engine.plan import ALIKE, Plan, Scored
 if TYPE_CHECKING:
     from seglens.engine.evaluator import Evaluator
 
-SLACK = 1.08  # rectangles of about one size: along one axis the larger ones cost at most so much more
+# rectangles of about one size: along one axis the largest costs at most so much more than the smallest
+SLACKS = (1.02, 1.1, 1.25, 1.5, 2.0, 1e9)
+BATCH, MANY = 8, 64  # for the estimate: windows that go together, whole passes of one size
 RECORD = 0.5  # of the memory that is allowed, for the clean image's answers
-CHECKS = 3  # passes beside the windows: the clean image, and two that are compared
-# What making a number, calling an operation and copying a patch cost, in multiplications of a convolution.
-NUMBER, CALL, PATCH = 12.0, 3e5, 3e5
+CHECKS = 4  # passes beside the windows: the clean image, and three that are compared
+# What making a number, calling an operation, copying a patch and preparing an operation for a new size take, in
+# multiplications of a convolution: measured on CPUs, for other devices a guess on the safe side.
+PRICES = {"cpu": (100.0, 3e6, 1.5e6, 3e7), "cuda": (100.0, 1e8, 3e8, 1e8)}
 
 
 class NotLocal(Exception):
@@ -81,13 +85,15 @@ class Rectangles:
         return sum(len(g.members) for g in self.groups)
 
     def until(self, done: int, size: int) -> int:
-        """Where a batch ends that starts at ``done``: windows of two groups do not go together."""
-        end = 0
+        """Where a batch of at most ``size`` windows ends that starts at ``done``: even parts of one group."""
+        first = 0
         for group in self.groups:
-            end += len(group.members)
-            if end > done:
-                break
-        return min(done + size, end)
+            count = len(group.members)
+            if first + count > done:
+                parts = -(-count // size)
+                return next(end for n in range(parts) if (end := first - (-count * (n + 1) // parts)) > done)
+            first += count
+        return first
 
     def at(self, start: int, stop: int) -> Iterator[tuple[Group, slice]]:
         """The groups of some windows."""
@@ -99,19 +105,21 @@ class Rectangles:
             first += len(group.members)
 
 
-def rectangles(program: Program, boxes: dict[int, Box], seen: Box) -> Rectangles:
+def rectangles(program: Program, boxes: dict[int, Box], seen: Box, slack: float, device: str = "cpu") -> Rectangles:
     """Group windows.
 
     Args:
         program: the network on the crop.
         boxes: per copy what it changes, in the crop.
         seen: what the targets look at, in the crop.
+        slack: windows go together if the largest costs at most so much more, along each axis.
+        device: its kind.
     """
     dims = len(seen)
     classes: list[list[tuple[Along, dict[Span, int]]]] = []
     for axis in range(dims):
         spans = sorted({(b[axis].start, b[axis].stop) for b in boxes.values()})
-        classes.append(_classes(program, axis, spans, (seen[axis].start, seen[axis].stop)))
+        classes.append(_classes(program, axis, spans, (seen[axis].start, seen[axis].stop), slack))
     found: dict[tuple[int, ...], list[tuple[int, Corner]]] = {}
     where = [{span: n for n, (_, members) in enumerate(of) for span in members} for of in classes]
     for number, box in boxes.items():
@@ -132,19 +140,23 @@ def rectangles(program: Program, boxes: dict[int, Box], seen: Box) -> Rectangles
         program,
         tuple(groups),
         work / count / max(1.0, whole.multiplications),
-        sum(_cost(a, len(g.members)) for a, g in zip(amounts, groups, strict=True)),
-        _cost(whole, 1),
+        sum(_cost(a, len(g.members), device) for a, g in zip(amounts, groups, strict=True)),
+        _cost(whole, MANY, device) / MANY,
         max((prod(a.lengths[out] for a in g.along) for g in groups), default=1) or 1,
         max((program.peak(g.along) for g in groups), default=1) or 1,
     )
 
 
-def _cost(amount: Amount, copies: int) -> float:
-    one = amount.multiplications + NUMBER * amount.numbers + PATCH * amount.patches
-    return one * copies + CALL * amount.calls * -(-copies // fast.CPU_LEAST)
+def _cost(amount: Amount, copies: int, device: str) -> float:
+    number, call, patch, size = PRICES.get(device, PRICES["cuda"])
+    one = amount.multiplications + number * amount.numbers + patch * amount.patches
+    batches = -(-copies // BATCH)
+    return one * copies + (call * batches + size * min(2, batches)) * amount.calls
 
 
-def _classes(program: Program, axis: int, spans: Sequence[Span], seen: Span) -> list[tuple[Along, dict[Span, int]]]:
+def _classes(
+    program: Program, axis: int, spans: Sequence[Span], seen: Span, slack: float
+) -> list[tuple[Along, dict[Span, int]]]:
     """Spans that go together, as what they change along this axis is about as much."""
     wanted = program.wanted(axis, seen)
     full = [prod(program.sizes(v)) * program.trace.shapes[v][1] / program.sizes(v)[axis] for v in _values(program)]
@@ -157,7 +169,7 @@ def _classes(program: Program, axis: int, spans: Sequence[Span], seen: Span) -> 
     largest: list[int] = []
     for span in sorted(spans, key=lambda s: -size(alone[s])):
         both = [max(a, b) for a, b in zip(largest, alone[span], strict=True)] if made else []
-        if made and size(both) <= SLACK * size(alone[span]):
+        if made and size(both) <= slack * size(alone[span]):
             made[-1].append(span)
             largest = both
         else:
@@ -185,7 +197,7 @@ class Dirty:
         self._parts = Parts(engine, how, self._out)
 
     def holds(self, clean: Tensor) -> bool:
-        """Whether rectangles give what whole passes give, for noise in two of the windows.
+        """Whether rectangles give what whole passes give, for noise in the first, the last and one of the windows.
 
         Args:
             clean: logits of the crop, of an ordinary pass.
@@ -193,12 +205,12 @@ class Dirty:
         scale = max(1e-12, float(clean.abs().max()))
         if float((self._out - clean).abs().max()) > ALIKE * scale:
             return False
+        places = [(n, group, at) for group in self._plan.groups for at, n in enumerate(group.members)]
         largest = max(self._plan.groups, key=lambda g: len(g.members))
-        tried = [(largest, len(largest.members) // 2)]
-        others = [g for g in self._plan.groups if g is not largest]
-        if others:
-            tried.append((min(others, key=lambda g: prod(a.lengths[self._plan.program.trace.out] for a in g.along)), 0))
-        return all(self._same(group, number, clean) <= ALIKE * scale for group, number in tried)
+        middle = (-1, largest, len(largest.members) // 2)
+        # at the corners there are borders, and what pads an odd size
+        tried = (min(places, key=lambda p: p[0]), max(places, key=lambda p: p[0]), middle)
+        return all(self._same(group, at, clean) <= ALIKE * scale for _, group, at in tried)
 
     def _same(self, group: Group, number: int, clean: Tensor) -> float:
         """The largest difference from a whole pass, for noise in one window."""
@@ -212,7 +224,7 @@ class Dirty:
         self._engine.run.cost.forwards += 1
         self._engine.run.cost.images += self._how.share
         answer = clean.clone()
-        part = self._plan.program.run(x[here], self._clean, group.along, group.windows[at])
+        part = run(self._plan.program, x[here], self._clean, group.along, group.windows[at])
         if part is not None:
             boxes, _ = self._boxes(group, at, self._plan.program.trace.out)
             answer[at_box(moved(boxes[0], self._corner))] = part
@@ -226,7 +238,7 @@ class Dirty:
         for group, at in self._plan.at(start, stop):
             boxes, size = self._boxes(group, at, 0)
             fresh = [self._copies.within(b).batch(n, n + 1) for b, n in zip(boxes, group.members[at], strict=True)]
-            part = self._plan.program.run(fast.arranged(torch.cat(fresh)), self._clean, group.along, group.windows[at])
+            part = run(self._plan.program, fast.arranged(torch.cat(fresh)), self._clean, group.along, group.windows[at])
             boxes, size = self._boxes(group, at, self._plan.program.trace.out)
             index += group.members[at]
             for number, box in enumerate(boxes):
@@ -254,7 +266,8 @@ def choose(engine: Evaluator, how: Plan, perturbations: Perturbations) -> Plan:
     if program is None or program.bytes > RECORD * engine.run.memory:
         return how
     seen = moved(around([t.box for t in engine.targets]), [s.start for s in how.crop])
-    found = rectangles(program, boxes, seen)
+    device = engine.model.device.type
+    found = min((rectangles(program, boxes, seen, s, device) for s in SLACKS), key=lambda r: r.cost)
     if found.cost + found.checks * found.whole >= how.passes * found.whole:
         return how
     return replace(how, rectangles=found, silent=tuple(n for n in range(how.count) if n not in boxes))

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from seglens.engine.dirty_rules import Line, Rule, Span, rules
-from seglens.engine.dirty_trace import Step, Trace
+from seglens.engine.dirty_trace import Trace
 
-Corner = tuple[int, ...]
 Sizes = tuple[int, ...]
 
 
@@ -88,7 +86,13 @@ class Program:
 
     def clean(self, x: Tensor) -> dict[int, Tensor]:
         """What is kept of the answers to the clean image (1, C, *space), by value."""
-        now, kept = {0: x}, {}
+        now: dict[int, Tensor] = {0: x}
+        kept: dict[int, Tensor] = {}
+        with torch._C.DisableTorchFunction():
+            self._whole(now, kept)
+        return {v: t for v, t in (kept | now).items() if v in self.kept}
+
+    def _whole(self, now: dict[int, Tensor], kept: dict[int, Tensor]) -> None:
         last = {v: place for place, step in enumerate(self.trace.steps) for v in step.inputs}
         for place, step in enumerate(self.trace.steps):
             now[step.out] = step(now)
@@ -97,7 +101,6 @@ class Program:
                     if v in self.kept:
                         kept[v] = now[v]
                     del now[v]
-        return {v: t for v, t in (kept | now).items() if v in self.kept}
 
     def sizes(self, value: int) -> Sizes:
         """Space of a value."""
@@ -193,173 +196,9 @@ class Program:
                     now -= self.trace.shapes[v][1] * prod(a.lengths[v] for a in along)
         return 4 * most
 
-    def run(
-        self, fresh: Tensor, clean: dict[int, Tensor], along: Sequence[Along], windows: Sequence[Corner]
-    ) -> Tensor | None:
-        """What has changed in the answer (n, K, *lengths); ``None`` if nothing can have.
-
-        Args:
-            fresh: the input where it is changed (n, C, *lengths).
-            clean: from :meth:`clean`.
-            along: where changes go, per axis.
-            windows: per copy its number along every axis.
-        """
-        return _Patches(self, fresh, clean, along, windows).run()
-
     def is_last(self, value: int, place: int) -> bool:
         """Whether nobody asks for a value after a step."""
         return self._last.get(value) == place
-
-
-class _Patches:
-    """The changed rectangles of some windows, value by value."""
-
-    def __init__(
-        self,
-        program: Program,
-        fresh: Tensor,
-        clean: dict[int, Tensor],
-        along: Sequence[Along],
-        windows: Sequence[Corner],
-    ) -> None:
-        self._program, self._clean, self._along, self._windows = program, clean, along, windows
-        self._layout: Any = torch.channels_last if program.dims == 2 else torch.channels_last_3d
-        self._data = {0: fresh}
-
-    def run(self) -> Tensor | None:
-        program = self._program
-        for place, step in enumerate(program.trace.steps):
-            rule = program.rules[step.out]
-            size = self._size(step.out)
-            if not rule.joins and all(size):
-                if rule.lines:
-                    self._data[step.out] = self._through(step, rule)
-                else:
-                    starts = self._starts(step.out)
-                    self._data[step.out] = rule.run(*(self._patch(v, starts, size) for v in step.inputs))
-            for v in {leaf for i in step.inputs for leaf in program.leaves(i)}:
-                if program.is_last(v, place):
-                    self._data.pop(v, None)
-        out = program.trace.out
-        size = self._size(out)
-        return self._patch(out, self._starts(out), size) if all(size) else None
-
-    def _size(self, value: int) -> Sizes:
-        return tuple(a.lengths[value] for a in self._along)
-
-    def _starts(self, value: int) -> list[Corner]:
-        columns = [a.starts[value] for a in self._along]
-        return [tuple(c[n] for c, n in zip(columns, window, strict=True)) for window in self._windows]
-
-    def _through(self, step: Step, rule: Rule) -> Tensor:
-        """What an operation with a window answers."""
-        size, starts = self._size(step.out), self._starts(step.out)
-        firsts, counts, skips = [], [], []
-        for axis, (line, length) in enumerate(zip(rule.lines, size, strict=True)):
-            spans = [line.read(s[axis], s[axis] + length) for s in starts]
-            made = rule.made[axis] if rule.made else line
-            skip = [s[axis] - made.seen(a, a + 1)[0] if line.up else 0 for s, (a, _) in zip(starts, spans, strict=True)]
-            count = max(b - a for a, b in spans)
-            if line.up:
-                count = max(count, -((made.extent + 1 - max(skip) - length) // made.stride) + 1)
-            firsts.append([a for a, _ in spans])
-            counts.append(count)
-            skips.append(skip)
-        patch = self._patch(step.inputs[0], list(zip(*firsts, strict=True)), tuple(counts), rule)
-        out = rule.run(patch)
-        if tuple(out.shape[2:]) == size:
-            return out
-        return _narrowed(out, list(zip(*skips, strict=True)), size)
-
-    def _patch(self, value: int, starts: Sequence[Corner], size: Sizes, rule: Rule | None = None) -> Tensor:
-        """A value as it is now, in a rectangle per window (n, C, *size)."""
-        leaves = self._program.leaves(value)
-        if len(leaves) == 1 and value in self._data and self._size(value) == size and self._starts(value) == starts:
-            return self._data[value]
-        channels = [self._program.trace.shapes[v][1] for v in leaves]
-        out = torch.empty(
-            (len(starts), sum(channels), *size),
-            dtype=self._clean[leaves[0]].dtype,
-            device=self._clean[leaves[0]].device,
-            memory_format=self._layout,
-        )
-        first = 0
-        for leaf, count in zip(leaves, channels, strict=True):
-            self._write(out[:, first : first + count], leaf, starts, rule or Rule())
-            first += count
-        return out
-
-    def _write(self, out: Tensor, value: int, starts: Sequence[Corner], rule: Rule) -> None:
-        clean, sizes = self._clean[value][0], self._program.sizes(value)
-        changed = self._data.get(value)
-        corners = self._starts(value) if changed is not None else [()] * len(starts)
-        own = self._size(value)
-        for number, (one, start, corner) in enumerate(zip(out, starts, corners, strict=True)):
-            new = None if changed is None else changed[number]
-            if rule.edge and any(a < 0 or a + n > m for a, n, m in zip(start, one.shape[1:], sizes, strict=True)):
-                _mirrored(one, clean, new, start, corner, rule.edge)
-            else:
-                _paste(one, clean, new, start, corner, own, rule.fill)
-
-
-def _paste(
-    one: Tensor, clean: Tensor, new: Tensor | None, start: Corner, corner: Corner, own: Sizes, fill: float
-) -> None:
-    """The clean image from ``start`` on, and over it what is new from ``corner`` on."""
-    inside, there = [slice(None)], [slice(None)]
-    partly = False
-    for a, n, m in zip(start, one.shape[1:], clean.shape[1:], strict=True):
-        low, high = max(a, 0), min(a + n, m)
-        partly = partly or low > a or high < a + n
-        inside.append(slice(low - a, max(low, high) - a))
-        there.append(slice(low, max(low, high)))
-    if partly:
-        one.fill_(fill)
-    if new is None:
-        one[tuple(inside)] = clean[tuple(there)]
-        return
-    to, of = [slice(None)], [slice(None)]
-    covered = True
-    for a, n, c, k, m in zip(start, one.shape[1:], corner, own, clean.shape[1:], strict=True):
-        low, high = max(a, c), min(a + n, c + k)
-        covered = covered and low <= max(a, 0) and high >= min(a + n, m)
-        to.append(slice(low - a, max(low, high) - a))
-        of.append(slice(low - c, max(low, high) - c))
-    if not covered:
-        one[tuple(inside)] = clean[tuple(there)]
-    one[tuple(to)] = new[tuple(of)]
-
-
-def _mirrored(one: Tensor, clean: Tensor, new: Tensor | None, start: Corner, corner: Corner, edge: str) -> None:
-    """The same where the image goes on beyond its border."""
-    places = []
-    for a, n, m in zip(start, one.shape[1:], clean.shape[1:], strict=True):
-        at = torch.arange(a, a + n, device=clean.device)
-        if edge == "reflect":
-            at = at.abs()
-            at = (m - 1) - ((m - 1) - at).abs()
-        places.append(at.clamp(0, m - 1))
-    first = tuple(int(p.min()) for p in places)
-    inner = clean.new_empty((len(clean), *(int(p.max()) + 1 - a for p, a in zip(places, first, strict=True))))
-    _paste(inner, clean, new, first, corner, () if new is None else tuple(new.shape[1:]), 0.0)
-    for axis, (p, a) in enumerate(zip(places, first, strict=True)):
-        inner = inner.index_select(axis + 1, p - a)
-    one.copy_(inner)
-
-
-def _narrowed(out: Tensor, skips: Sequence[Corner], size: Sizes) -> Tensor:
-    """Of each window's patch the part that is asked for."""
-    parts = []
-    for one, skip in zip(out, skips, strict=True):
-        part = one
-        for axis, (first, length) in enumerate(zip(skip, size, strict=True)):
-            part = part.narrow(axis + 1, first, length)
-        parts.append(part)
-    if len(set(skips)) > 1:
-        return torch.stack(parts)
-    for axis, (first, length) in enumerate(zip(skips[0], size, strict=True)):
-        out = out.narrow(axis + 2, first, length)
-    return out
 
 
 def _read(line: Line, length: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -29,6 +29,9 @@ POINTWISE = """
 ALONG_CHANNELS = """
     amax amin argmax argmin chunk cumsum glu log_softmax _log_softmax logsumexp max mean min narrow slice softmax
     _softmax split split_with_sizes sum unsafe_split
+""".split()  # noqa: SIM905
+IN_PLACE = """
+    celu clamp clamp_max clamp_min elu hardtanh hardswish leaky_relu mish relu relu6 selu sigmoid silu tanh
 """.split()  # noqa: SIM905
 PER_CHANNEL = ("batch_norm", "native_batch_norm", "_native_batch_norm_legit_no_training", "prelu", "_prelu_kernel")
 POOLS = ("max_pool2d", "max_pool3d", "max_pool2d_with_indices", "max_pool3d_with_indices", "avg_pool2d", "avg_pool3d")
@@ -101,6 +104,7 @@ class Rule:
         fill: what it finds outside the image, if ``edge`` is not ``replicate`` or ``reflect``.
         edge: how else the image goes on outside.
         made: upwards: where a patch's answer lies, if not as far as ``lines`` go.
+        here: the same in place, for what nobody else looks at.
         work: multiplications per pixel, of the answer; upwards of the input.
         joins: a concatenation: nothing to compute.
     """
@@ -110,6 +114,7 @@ class Rule:
     fill: float = 0.0
     edge: str = ""
     made: tuple[Line, ...] = ()
+    here: Callable[..., Tensor] | None = None
     work: float = 0.0
     joins: bool = False
 
@@ -176,7 +181,17 @@ def _pointwise(step: Step, shapes: Sequence[tuple[int, ...]], out: tuple[int, ..
         isinstance(a, Tensor) and prod(a.shape[max(0, a.ndim - dims) :]) > 1 for a in call.values()
     ):
         return None  # a constant that differs from pixel to pixel
-    return Rule(lambda *patches: step(dict(zip(step.inputs, patches, strict=True))))
+    here = _in_place(step)
+    return Rule(
+        lambda *patches: step(dict(zip(step.inputs, patches, strict=True))),
+        here=None if here is None else lambda patch: here({step.inputs[0]: patch}),
+    )
+
+
+def _in_place(step: Step) -> Step | None:
+    packet = getattr(torch.ops.aten, f"{step.name}_", None) if step.name in IN_PLACE else None
+    func = getattr(packet, step.func._overloadname, None)
+    return None if func is None else replace(step, func=func)
 
 
 def _convolution(name: str, call: dict[str, Any], size: tuple[int, ...], dims: int) -> Rule | None:

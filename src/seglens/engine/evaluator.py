@@ -18,6 +18,9 @@ from seglens.core.boxes import Box, at_box, common, moved, whole
 from seglens.core.errors import OutOfMemory
 from seglens.core.run import Run
 from seglens.engine import cache, fast, tuning
+from seglens.engine.dirty import Dirty, NotLocal, choose
+from seglens.engine.dirty_program import Program
+from seglens.engine.dirty_trace import Tracer
 from seglens.engine.folding import lean
 from seglens.engine.packing import NotApart, Packed
 from seglens.engine.perturb import Perturbations
@@ -28,10 +31,12 @@ from seglens.engine.replay import Replay
 from seglens.engine.target import FrozenTarget
 from seglens.models.device import free_cache, is_out_of_memory
 from seglens.models.segmentation import SegmentationModel
+from seglens.models.tiled import TiledModel
 
 # Below this many evaluations a reach that nobody has measured yet costs more than it saves.
 MANY = 24
 STEPS = 16  # at least so many batches, however small the image
+FEW = 8  # passes; for less, dirty rectangles are not thought about
 LARGE = 1024 * 1024  # pixels from which a crop pays even for one pass
 
 _SECONDS: dict[tuple[Any, ...], float] = {}
@@ -45,6 +50,23 @@ class LayerChange(Protocol):
 
     def batch(self, activation: Tensor, start: int, stop: int) -> Tensor:
         """Some of them, (n, K, *s), made of the layer's clean answer (1, K, *s)."""
+
+
+@dataclass(frozen=True)
+class First:
+    """The first pass of a crop.
+
+    Args:
+        crop: which.
+        logits: of the clean image there, (1, K, *crop).
+        bytes: what a copy takes on its way, at most.
+        program: the network's operations; ``None`` if they are not all local.
+    """
+
+    crop: Box
+    logits: Tensor
+    bytes: int
+    program: Program | None
 
 
 @dataclass(eq=False)
@@ -65,6 +87,8 @@ class Evaluator:
     targets: tuple[FrozenTarget, ...]
     run: Run
     _layout: tuning.Setting = dataclasses.field(default_factory=tuning.Setting)
+    _first: First | None = None
+    _local: bool = True
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -98,7 +122,21 @@ class Evaluator:
         if self.run.plain or ("reach" not in vars(self) and len(perturbations) < MANY):
             return plan(perturbations, self.targets, whole(self.shape), self.shape, None)
         crop = self.field  # first: looking at it may find that the reach cannot be relied on
-        return plan(perturbations, self.targets, crop, self.shape, self.reach)
+        how = plan(perturbations, self.targets, crop, self.shape, self.reach)
+        wholly = isinstance(self.model, TiledModel) or self.run.precision != "full" or not self._local
+        return how if wholly or how.passes <= FEW else choose(self, how, perturbations)
+
+    def first(self, crop: Box) -> First:
+        """The first pass of a crop, made once; its operations are written down."""
+        if self._first is None or self._first.crop != crop:
+            x = self.x[at_box(crop)]
+            tracer = Tracer(x)
+            with torch.inference_mode(), fast.Peak() as peak, tracer:
+                logits = self.run_on(x, crop)
+            self.run.cost.forwards += 1
+            self.run.cost.images += prod(x.shape[2:]) / prod(self.shape)
+            self._first = First(crop, logits, peak.bytes, Program.of(tracer.trace(logits)))
+        return self._first
 
     def steps(self, perturbations: Perturbations, text: str = "evaluations") -> Iterator[Scored]:
         """Scores as they come, in whatever order the work is done.
@@ -193,14 +231,14 @@ class Evaluator:
     def _work(self, perturbations: Perturbations, text: str) -> Iterator[Scored]:
         how = self.plan(perturbations)
         try:
-            score, peak = self._scorer(perturbations.within(how.crop) if how.cropped else perturbations, how)
-        except NotApart:
-            how = self.plan(perturbations)
             score, peak = self._scorer(perturbations, how)
+        except (NotApart, NotLocal):
+            yield from self._work(perturbations, text)
+            return
         if how.silent:
             # nothing that they change can be seen by the targets
             yield Scored(torch.tensor(how.silent), self.clean.expand(len(how.silent), -1))
-        yield from self._batches(score, how, peak, text)
+        yield from self._batches(score, how, peak, text, weight=how.weight)
 
     def _batches(
         self, score: Callable[[int, int], Scored], how: Plan, peak: int, text: str, *, weight: float = 1.0
@@ -215,7 +253,7 @@ class Evaluator:
         done = 0
         run.progress(0, how.passes, text)
         while done < how.passes:
-            stop = min(done + size, how.passes)
+            stop = how.until(done, size)
             try:
                 scored = score(done, stop)
             except (RuntimeError, MemoryError) as error:
@@ -237,6 +275,8 @@ class Evaluator:
         """Layout and batch, from here on."""
         if self.run.plain:
             return tuning.Setting(False, self.run.batch or 1)
+        if how.rectangles is not None:
+            return tuning.Setting(True, fast.batch_size(self.model, how.rectangles.pixels, peak, self.run))
 
         def logits(x: Tensor) -> Tensor:
             with fast.precision(self.model, self.run):
@@ -247,26 +287,31 @@ class Evaluator:
         self.run.cost.images += (self.run.cost.forwards - before) * how.share
         return self._layout
 
-    def _scorer(self, inside: Perturbations, how: Plan) -> tuple[Callable[[int, int], Scored], int]:
+    def _scorer(self, copies: Perturbations, how: Plan) -> tuple[Callable[[int, int], Scored], int]:
         """A function that scores some passes, and the bytes that one takes."""
+        inside = copies.within(how.crop) if how.cropped else copies
         if self.run.plain:
             return lambda start, stop: self._alone(inside, how, start, stop, self.clean), self.run.memory
-        x = self.x[at_box(how.crop)]
-        with fast.Peak() as peak:
-            clean = self.run_on(x, how.crop)
-        self.run.cost.forwards += 1
-        self.run.cost.images += how.share
+        first = self.first(how.crop)
+        clean = first.logits
         if self.run.precision != "full":
             self._tell_error(clean, how)
+        if how.rectangles is not None:
+            dirty = Dirty(self, copies, how, how.rectangles)
+            if not dirty.holds(clean):
+                self.run.note("Rectangles computed alone differ from the same in whole passes, so these are made.")
+                self._local = False
+                raise NotLocal
+            return dirty.score, how.rectangles.peak
         if how.groups is None:
             read = self._read(clean, how)
-            return lambda start, stop: self._alone(inside, how, start, stop, read), peak.bytes
+            return lambda start, stop: self._alone(inside, how, start, stop, read), first.bytes
         packed = Packed(self, inside, how, clean)
         if not packed.holds():
             self.run.note("Windows are felt further away than the reach tells, so each takes a pass of its own.")
             self.reach = None
             raise NotApart
-        return packed.score, peak.bytes
+        return packed.score, first.bytes
 
     def _alone(self, inside: Perturbations, how: Plan, start: int, stop: int, clean: Tensor) -> Scored:
         logits = self.run_on(inside.batch(start, stop), how.crop)
@@ -319,7 +364,13 @@ class Evaluator:
         told: dict[str, Any] = {"passes": how.passes, "instead of": how.count, "batch": size}
         if how.cropped:
             told["crop"] = [[s.start, s.stop] for s in how.crop]
-        if how.groups is not None:
+        if how.rectangles is not None:
+            told |= {
+                "dirty rectangles": True,
+                "multiplications": round(how.weight, 4),
+                "without effect": len(how.silent),
+            }
+        elif how.groups is not None:
             told |= {"packed": True, "without effect": len(how.silent)}
         if not self.run.plain and "reach" in vars(self) and self.reach is not None:
             told["reach"] = self.reach.widest

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from seglens.core.boxes import around, at_box, common, moved
+from seglens.core.boxes import Box, around, at_box, common, moved
 from seglens.engine.perturb import Perturbations
 from seglens.engine.plan import ALIKE, Plan, Scored
 
@@ -19,6 +19,34 @@ class NotApart(Exception):
     """Windows that should not meet do."""
 
 
+class Parts:
+    """The targets' numbers when logits have changed in a part of the crop alone.
+
+    Args:
+        engine: targets, and the whole image's logits.
+        how: the crop.
+        clean: its logits (1, K, *crop).
+    """
+
+    def __init__(self, engine: Evaluator, how: Plan, clean: Tensor) -> None:
+        """Sum up the clean image."""
+        self._targets, self._clean = engine.targets, clean
+        self._corner = [s.start for s in how.crop]
+        self._sums = torch.stack(
+            [_padded(t.sums(engine.logits[at_box(t.box)], t.box)[0].cpu()) for t in engine.targets]
+        )  # (targets, 2)
+
+    def score(self, part: Tensor, box: Box) -> Tensor:
+        """Numbers (targets,) with logits (1, K, *box) in a box of the image."""
+        sums = self._sums.clone()
+        for row, t in zip(sums, self._targets, strict=True):
+            at = common(box, t.box)
+            if at is not None:
+                here, there = (at_box(moved(at, c)) for c in ([s.start for s in box], self._corner))
+                row += _padded((t.sums(part[here], at) - t.sums(self._clean[there], at))[0].cpu())
+        return torch.stack([t.combine(row) for row, t in zip(sums, self._targets, strict=True)])
+
+
 class Packed:
     """Scores passes in which several windows are covered at once.
 
@@ -28,9 +56,7 @@ class Packed:
     def __init__(self, engine: Evaluator, inside: Perturbations, how: Plan, clean: Tensor) -> None:
         self._engine, self._inside, self._how, self._clean = engine, inside, how, clean
         self._corner = [s.start for s in how.crop]
-        self._sums = torch.stack(
-            [_padded(t.sums(engine.logits[at_box(t.box)], t.box)[0].cpu()) for t in engine.targets]
-        )  # (targets, 2)
+        self._parts = Parts(engine, how, clean)
 
     def holds(self) -> bool:
         """Whether a window of the fullest group changes alone what it changes in company, and nothing elsewhere."""
@@ -63,13 +89,7 @@ class Packed:
 
     def _one(self, number: int, logits: Tensor) -> Tensor:
         reached = self._how.met[number]
-        sums = self._sums.clone()
-        for row, t in zip(sums, self._engine.targets, strict=True):
-            at = common(reached, t.box)
-            if at is not None:
-                here = at_box(moved(at, self._corner))
-                row += _padded((t.sums(logits[here], at) - t.sums(self._clean[here], at))[0].cpu())
-        return torch.stack([t.combine(row) for row, t in zip(sums, self._engine.targets, strict=True)])
+        return self._parts.score(logits[at_box(moved(reached, self._corner))], reached)
 
 
 def _padded(sums: Tensor) -> Tensor:

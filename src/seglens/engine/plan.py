@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -12,6 +13,9 @@ from seglens.core.boxes import Box, around, common, whole
 from seglens.engine.perturb import Perturbations
 from seglens.engine.reach import Reach, TileReach
 from seglens.engine.target import FrozenTarget
+
+if TYPE_CHECKING:
+    from seglens.engine.dirty import Rectangles
 
 ALIKE = 1e-5  # of the largest logit: what rounding may do, and no more
 WORTH = 0.8  # a crop of more than this share of the image is not worth its check
@@ -41,6 +45,7 @@ class Plan:
         silent: copies that cannot change the score.
         met: per copy the box of the output that it can change and that counts; only with ``groups``.
         count: how many copies there are.
+        rectangles: instead of whole passes, what each window changes; see :mod:`seglens.engine.dirty`.
     """
 
     shape: tuple[int, ...]
@@ -49,11 +54,29 @@ class Plan:
     silent: tuple[int, ...]
     met: dict[int, Box]
     count: int
+    rectangles: Rectangles | None = None
 
     @property
     def passes(self) -> int:
-        """Forward passes of the crop."""
+        """Forward passes of the crop, or of rectangles of it."""
+        if self.rectangles is not None:
+            return self.rectangles.passes
         return self.count if self.groups is None else len(self.groups)
+
+    @property
+    def weight(self) -> float:
+        """The part of the network's work that a pass takes."""
+        return 1.0 if self.rectangles is None else self.rectangles.share
+
+    @property
+    def images(self) -> float:
+        """What it takes in forwards of the whole image, the clean one counted in."""
+        more = 1 if self.rectangles is None else self.rectangles.checks + 1
+        return (self.passes * self.weight + more) * self.share
+
+    def until(self, done: int, size: int) -> int:
+        """Where a batch of at most ``size`` passes ends that starts at ``done``."""
+        return min(done + size, self.passes) if self.rectangles is None else self.rectangles.until(done, size)
 
     @property
     def share(self) -> float:
