@@ -67,6 +67,7 @@ def test_each_map_is_that_of_its_model_alone(dims, by):
         alone = explain(method, image, model, target, layer=name).map.data
         np.testing.assert_allclose(layer.data, alone, atol=1e-5)
     np.testing.assert_allclose(answer.layers[2].data, answer.layers[0].data - answer.layers[1].data)
+    assert answer.layers[0].resolution == tuple(-(-n // 4) * 2 for n in mask.shape)
     assert "encoder.1 (8 channels" in answer.text
     assert "decoder.0 (8 channels" in answer.text
 

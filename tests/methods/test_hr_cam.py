@@ -81,6 +81,7 @@ def test_the_map_is_the_logit_without_its_mean_and_the_sum_of_its_resolutions(di
     parts = [layer.data for layer in answer.layers if layer.name.startswith("from ")]
     assert len(parts) == 3
     np.testing.assert_allclose(sum(parts), answer.map.data, atol=1e-4)
+    assert answer["from middle"].resolution == tuple(-(-n // 4) * 2 for n in answer.map.data.shape)
     np.testing.assert_array_equal(answer.layers[-1].data, logits.argmax(0))
     assert "R² 1.000" in answer.text
     assert "100.0% of the pixels" in answer.text

@@ -107,7 +107,10 @@ def test_every_depth_has_a_map_and_a_row(dims, show):
     model = wrap(net, dims=dims, divisor=4)
     answer = explain("layer-activations", small_image(dims=dims), model, Target(1, Painted(mask)), show=show)
     names = ["encoder.0", "encoder.1", "bottleneck", "decoder.0", "decoder.1"]
-    assert [layer.name for layer in answer.layers] == [f"{name}, {show}" for name in names]
+    matched = answer.tables[0].columns["its IoU"]
+    assert answer.layers[0].name == f"{names[int(np.argmax(matched))]}, {show}"
+    assert sorted(layer.name for layer in answer.layers) == sorted(f"{name}, {show}" for name in names)
+    assert answer[f"bottleneck, {show}"].resolution == answer_size(dims)
     assert answer.tables[0].columns["layer"] == names
     assert "shown at" in answer.tables[0].columns["map"][2]
     assert answer.record.cost["forwards"] == 2
@@ -115,7 +118,11 @@ def test_every_depth_has_a_map_and_a_row(dims, show):
     row = answer.tables[0].rows()[1]
     assert row["best match"] == closely.tables[0].columns["channel"][0]
     shown = {"best match": 0, "strongest": 1, "mean": 2}[show]
-    np.testing.assert_allclose(answer.layers[1].data, closely.layers[shown].data, atol=1e-5)
+    np.testing.assert_allclose(answer[f"encoder.1, {show}"].data, closely.layers[shown].data, atol=1e-5)
+
+
+def answer_size(dims):
+    return (6, 7) if dims == 2 else (2, 3, 4)
 
 
 def test_entropy_is_nought_for_a_constant_map_and_eight_bits_for_all_levels_alike():

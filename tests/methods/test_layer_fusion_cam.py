@@ -51,6 +51,7 @@ def test_the_fusion_is_the_weighted_sum_of_the_maps_of_all_depths(dims):
     assert answer.tables[0].columns["layer"] == names
     np.testing.assert_allclose(answer.tables[0].columns["mean on the mask"], fits, rtol=1e-3, atol=1e-8)
     np.testing.assert_allclose(answer.tables[0].columns["weight"], weights, atol=1e-4)
+    assert answer["bottleneck"].resolution == tuple(-(-n // 4) for n in mask.shape)
     tops = [max(cam.max(), 1e-30) for cam in cams]
     expected = sum(w * cam / top for w, cam, top in zip(weights, cams, tops, strict=True))
     expected = (expected - expected.min()) / np.ptp(expected)

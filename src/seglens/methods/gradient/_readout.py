@@ -21,12 +21,14 @@ class ReadOut:
         parts: what each layer adds to each class at each pixel, (layers, classes, *space).
         constant: (classes,).
         weights: per layer (channels, classes).
+        sizes: the resolution of each layer.
     """
 
     names: tuple[str, ...]
     parts: Tensor
     constant: Tensor
     weights: tuple[Tensor, ...]
+    sizes: tuple[tuple[int, ...], ...]
 
     def logits(self, without: int | None = None) -> Tensor:
         """(classes, *space); without what one layer adds."""
@@ -67,7 +69,8 @@ def fit(case: Case, names: Sequence[str], ridge: float, pixels: int) -> ReadOut:
         case.enlarged(torch.einsum("kc,k...->c...", w, a[0] - m.reshape(-1, *(1,) * (a.ndim - 2)))[None])[0]
         for w, a, m in zip(weights, layers, torch.split(mean.float(), counts), strict=True)
     ]
-    return ReadOut(tuple(names), torch.stack(parts), constant[:, 0].float(), tuple(weights))
+    sizes = tuple(tuple(layer.shape[2:]) for layer in layers)
+    return ReadOut(tuple(names), torch.stack(parts), constant[:, 0].float(), tuple(weights), sizes)
 
 
 def followed(wanted: Tensor, found: Tensor) -> float:

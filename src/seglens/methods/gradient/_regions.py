@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Annotated
 
 from scipy.sparse import csr_array
-from torch import Tensor
 
 from seglens.core.explanation import Explanation, Figure, Kind, Layer, Table
 from seglens.core.param import Param
 from seglens.engine.case import Case
-from seglens.engine.channels import activation_map, seen_at
+from seglens.engine.channels import activation_map, cam_layer, seen_at
 from seglens.engine.growth import Grown, grow, oversegmented
 from seglens.methods.gradient._cams import spatial_mean
 from seglens.methods.gradient._shared import as_map
@@ -36,19 +35,20 @@ def score_kind(case: Case) -> Kind:
     return "heat" if case.target.value in ("probability", "dice") else "signed"
 
 
-def score_map(case: Case, layer: str | None) -> tuple[Tensor | None, Layer, str]:
+def score_map(case: Case, layer: str | None) -> tuple[Layer, str]:
     """The class's score per pixel, as the network answers or as a layer's class activation map.
 
     Returns:
-        The layer's activation (``None`` for the network's answer), the map, and in words where it comes from.
+        The map, and in words where it comes from.
     """
     name = f"score of {case.target.name}"
     if layer is None:
         values = as_map(case.target.per_pixel(case.logits)[0])
-        return None, Layer(name, score_kind(case), values, case.target.value), "the network's answer"
+        return Layer(name, score_kind(case), values, case.target.value), "the network's answer"
     activation, gradient = case.activations(layer)
     cam = activation_map(case, activation, spatial_mean(gradient[0]), rectified=False)
-    return activation, Layer(name, "signed", cam, case.target.value), f"layer {layer} ({seen_at(case, activation)})"
+    own = cam_layer(name, cam, False, case.target.value, "signed", activation.shape[2:])
+    return own, f"layer {layer} ({seen_at(case, activation)})"
 
 
 def segments(case: Case, smallest: int, dilation: int) -> csr_array:

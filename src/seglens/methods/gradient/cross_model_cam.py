@@ -48,10 +48,10 @@ class CrossModelCAM(LayerMethod):
     def run(self, case: Case) -> Explanation:
         """Both maps, their difference, and their agreement."""
         other = self._other(case)
-        one, where = self._cam(case, self.layer)
-        two, there = self._cam(other, self.second_layer)
+        one, where, coarse = self._cam(case, self.layer)
+        two, there, coarse2 = self._cam(other, self.second_layer)
         region, names = case.target.region, (f"first: {case.model.spec.name}", f"second: {other.model.spec.name}")
-        layers = [cam_layer(name, cam, True, "") for name, cam in zip(names, (one, two), strict=True)]
+        layers = [cam_layer(names[0], one, True, "", own=coarse), cam_layer(names[1], two, True, "", own=coarse2)]
         apart = Layer("first − second", "signed", layers[0].data - layers[1].data, "share of the maximum")
         values = {
             "rank correlation": rank_correlation(one, two),
@@ -77,12 +77,12 @@ class CrossModelCAM(LayerMethod):
         index = case.second.model.spec.class_index(self.second_class or case.target.name)
         return replace(case.second, target=replace(case.second.target, index=index, weights=case.target.weights))
 
-    def _cam(self, case: Case, wanted: str | None) -> tuple[NDArray[np.float32], str]:
+    def _cam(self, case: Case, wanted: str | None) -> tuple[NDArray[np.float32], str, tuple[int, ...]]:
         name = case.layer(wanted)
         activation, gradient = case.activations(name)
         weigh = {"grad-cam": lambda a, g: spatial_mean(g), "grad-cam++": plus_plus}[self.by]
         cam = activation_map(case, activation, weigh(activation[0], gradient[0]))
-        return cam, f"{name} ({seen_at(case, activation)})"
+        return cam, f"{name} ({seen_at(case, activation)})", tuple(activation.shape[2:])
 
 
 def _both(case: Case, one: Layer, two: Layer) -> Figure:

@@ -30,6 +30,6 @@ class GuidedSegmentationMap(Method):
 
     def run(self, case: Case) -> Explanation:
         """Values and order of segments and masks, and the score itself."""
-        _, score, where = score_map(case, self.layer)
+        score, where = score_map(case, self.layer)
         own = segments(case, self.smallest, self.dilation)
         return grown_answer(self.title, case, score, where, together([own, members(case.labels)]))

@@ -52,7 +52,8 @@ class HRCAM(Method):
         fits = followed(case.logits[0, target.index], drawn[target.index])
         layers = [Layer(self.title, "signed", as_map(own.sum(0)), "logit")]
         layers += [
-            Layer(f"from {name}", "signed", as_map(part), "logit") for name, part in zip(names, own, strict=True)
+            Layer(f"from {name}", "signed", as_map(part), "logit", resolution=size)
+            for name, part, size in zip(names, own, out.sizes, strict=True)
         ]
         layers.append(Layer("what the read-out draws", "labels", drawn.argmax(0).to(torch.uint8).cpu().numpy()))
         table = Table(

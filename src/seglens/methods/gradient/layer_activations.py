@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from skimage.measure import shannon_entropy
 from torch import Tensor
 
-from seglens.core.explanation import Explanation, Figure, Layer, Table
+from seglens.core.explanation import Explanation, Figure, Kind, Layer, Table
 from seglens.core.method import Fidelity, Need
 from seglens.core.param import Layer as LayerName
 from seglens.core.param import Param
@@ -55,7 +55,7 @@ class LayerActivations(LayerMethod):
             means, matches = overlaps(case, activation, case.target.region)
             strong, best = int(means.argmax()), int(matches.argmax())
             map_ = _map(case, activation, {"best match": best, "strongest": strong, "mean": None}[self.show])
-            shown.append(_layer(f"{name}, {self.show}", map_))
+            shown.append(_layer(f"{name}, {self.show}", map_, activation))
             rows.append(
                 (name, seen_at(case, activation), strong, float(means[strong]), best, float(matches[best]), bits(map_))
             )
@@ -76,7 +76,8 @@ class LayerActivations(LayerMethod):
             f"{self.show.capitalize()} of {len(names)} depths: the channels of {names[top]} match the region of "
             f"{case.target.name} best, with IoU {matched[top]:.2f}. A match is no proof that the channel is needed."
         )
-        return Explanation(tuple(shown), (table,), (line,), text)
+        # the first map is the one that is seen before all others
+        return Explanation((shown.pop(top), *shown), (table,), (line,), text)
 
     def _closely(self, case: Case, name: str) -> Explanation:
         activation = case.activation(name)
@@ -98,9 +99,9 @@ class LayerActivations(LayerMethod):
             },
         )
         layers = (
-            _layer(f"best match: channel {order[0]}", _map(case, activation, order[0])),
-            _layer(f"strongest: channel {strong}", _map(case, activation, strong)),
-            _layer("mean of all channels", _map(case, activation, None)),
+            _layer(f"best match: channel {order[0]}", _map(case, activation, order[0]), activation),
+            _layer(f"strongest: channel {strong}", _map(case, activation, strong), activation),
+            _layer("mean of all channels", _map(case, activation, None), activation),
         )
         needed = int(drops.abs().argmax())
         text = (
@@ -123,5 +124,6 @@ def _map(case: Case, activation: Tensor, channel: int | None) -> NDArray[np.floa
     return case.at_image(chosen)
 
 
-def _layer(name: str, values: NDArray[np.float32]) -> Layer:
-    return Layer(name, "signed" if values.min() < 0 else "heat", values, "activation")
+def _layer(name: str, values: NDArray[np.float32], activation: Tensor) -> Layer:
+    kind: Kind = "signed" if values.min() < 0 else "heat"
+    return Layer(name, kind, values, "activation", resolution=tuple(activation.shape[2:]))

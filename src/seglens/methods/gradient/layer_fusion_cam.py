@@ -51,7 +51,10 @@ class LayerFusionCAM(Method):
         on = case.target.region if self.mask != "annotation" else np.asarray(case.annotation) > 0
         fits = np.array([float(cam[on].mean()) if on.any() else 0.0 for cam in cams])
         weights = fusion_weights(np.zeros_like(fits) if self.mask == "none" else fits)
-        shown = [cam_layer(name, cam, True, "") for name, cam in zip(names, cams, strict=True)]
+        shown = [
+            cam_layer(name, cam, True, "", own=a.shape[2:])
+            for name, cam, (a, _) in zip(names, cams, pairs, strict=True)
+        ]
         fused = np.einsum("l,l...->...", weights, np.stack([layer.data for layer in shown])).astype(np.float32)
         if self.normalise and np.ptp(fused) > 0:
             fused = (fused - fused.min()) / np.ptp(fused)

@@ -30,5 +30,5 @@ class SegmentedScoreMap(Method):
 
     def run(self, case: Case) -> Explanation:
         """Values and order of the segments, and the score itself."""
-        _, score, where = score_map(case, self.layer)
+        score, where = score_map(case, self.layer)
         return grown_answer(self.title, case, score, where, segments(case, self.smallest, self.dilation))

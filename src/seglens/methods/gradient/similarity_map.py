@@ -34,7 +34,7 @@ class SimilarityMap(Method):
 
     def run(self, case: Case) -> Explanation:
         """Values and order of the masks, as maps and as a table."""
-        _, score, where = score_map(case, self.layer)
+        score, where = score_map(case, self.layer)
         labels = case.labels
         numbers = labels if self.parts == "classes" else objects(labels)
         grown = grow(score.data, members(numbers))
