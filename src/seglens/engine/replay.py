@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakIdKeyDictionary
 
 from seglens.core.errors import MissingNeed
-from seglens.engine.fast import Peak, Watching
+from seglens.engine.fast import Peak, Watching, arranged
 from seglens.engine.plan import ALIKE
 
 Network = Callable[[Tensor], Tensor]
@@ -198,13 +198,15 @@ class _Again(Watching):
         return answer
 
     def _wide(self, a: Any) -> Any:
-        """A clean tensor beside changed ones: as many copies of it, without memory."""
+        """A clean tensor beside changed ones: as many copies of it, in its layout."""
         if not isinstance(a, Tensor) or a in self._touched:
             return a
         if a in self._from:
             self.needed |= self._from[a]
         if a in self._record.from_x and a.ndim > 1 and a.shape[0] == 1:
-            return a.expand(self._copies, *a.shape[1:])
+            wide = a.expand(self._copies, *a.shape[1:])
+            # without memory of its own it would lead cat, and all that follows, into the slow layout
+            return arranged(wide) if a.ndim in (4, 5) and _is_arranged(a) else wide
         return a
 
     def _count(self, func: Any, args: Any, out: Any) -> None:
@@ -259,6 +261,11 @@ def _multiplications(func: Any, args: Any, out: Any) -> float:
         return 0.0
     transposed = "transpose" in name or (name == "convolution" and bool(args[6]))
     return float(args[1][0].numel() * (args[0].numel() if transposed else out.numel()))
+
+
+def _is_arranged(a: Tensor) -> bool:
+    layout = torch.channels_last if a.ndim == 4 else torch.channels_last_3d
+    return a.is_contiguous(memory_format=layout) and not a.is_contiguous()
 
 
 def _hollow(a: Any) -> Any:
