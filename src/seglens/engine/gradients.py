@@ -60,8 +60,8 @@ def forward_backward(model: SegmentationModel, x: Tensor, score: Score, run: Run
     Every gradient of an input comes through here: what makes a pass cheaper without changing its answer belongs here.
     ``run.plain`` takes no part in it.
     """
-    run.check()
     with fast.kept_memory() if run.plain else lean(model), torch.enable_grad():
+        run.check()
         # a clone, so that a network that starts with an in-place operation does not touch the leaf
         leaf = (x if run.plain else fast.arranged(x)).detach().clone().requires_grad_(True)
         scores = score(model.logits(leaf.clone()))

@@ -42,7 +42,7 @@ class Noise:
             number = int(np.ravel_multi_index(at, [len(line) for line in lattice]))
             here, there = moved(both, [s.start for s in block]), moved(both, [s.start for s in box])
             for copy in range(start, stop):
-                words = np.random.SeedSequence([self.seed, copy, number]).generate_state(2)
+                words = np.random.SeedSequence([self.seed % 2**63, copy, number]).generate_state(2)
                 generator.manual_seed(int(words[0]) << 31 | int(words[1]) >> 1)
                 drawn = torch.randn(channels, *(side,) * len(space), generator=generator)
                 out[copy - start][(slice(None), *there)] = drawn[(slice(None), *here)]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from math import prod
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor
 from seglens.core.boxes import Box, around, at_box, moved, whole
 from seglens.engine import fast
 from seglens.engine.evaluator import LARGE, MANY, Evaluator, no_memory
+from seglens.engine.folding import lean
 from seglens.engine.gradients import forward_backward, guarded
 from seglens.engine.optimise import BACKWARD
 from seglens.engine.perturb import Perturbations
@@ -105,6 +107,23 @@ class Sampler:
             scores[at] = made.scores
         return out, scores
 
+    def busy(self) -> AbstractContextManager[None]:
+        """A context for gradients one after the other: memory is kept between them."""
+        return fast.kept_memory()
+
+    def scores(self, x: Tensor) -> Tensor:
+        """The target's number for inputs (N, C, *space), as it is read for the gradients: (N,) float64 on the CPU.
+
+        Raises:
+            OutOfMemory: one does not fit.
+        """
+        made = torch.zeros(len(x), dtype=torch.float64)
+        with guarded(self.model):
+            pieces, _ = self._plan(1, clean=False)
+            for i, piece in product(range(len(x)), pieces):
+                made[i] += self._score(x[i : i + 1][at_box(piece.crop)], piece)
+        return made
+
     def passes(self, count: int) -> tuple[float, int]:
         """What so many copies take, back and forth: in forwards of the whole image, and those of a straight loop."""
         pixels = sum(p.pixels for p in self._pieces(count))
@@ -164,6 +183,15 @@ class Sampler:
         self.run.cost.images += len(x) * piece.pixels / prod(self.shape)
         return made
 
+    def _score(self, x: Tensor, piece: Piece) -> float:
+        with fast.kept_memory() if self.run.plain else lean(self.model), torch.inference_mode():
+            self.run.check()
+            logits = self.model.within(piece.crop, self.shape).logits(x if self.run.plain else fast.arranged(x))
+            score = self.target.combine(self.target.sums(logits[self._seen(piece)], piece.part))
+        self.run.cost.forwards += 1
+        self.run.cost.images += piece.pixels / prod(self.shape)
+        return float(score)
+
     def _plan(self, count: int, clean: bool) -> tuple[list[Piece], int]:
         """Which pieces, and how many copies at a time; the clean image's own pass tells whether a crop will do."""
         pieces, pixels = self._pieces(count), prod(self.shape)
@@ -177,7 +205,8 @@ class Sampler:
             told["crop"] = self.run.engine["crop"] = [[s.start, s.stop] for s in box]
         if len(pieces) > 1:
             told |= {"pieces": len(pieces), "share": round(sum(p.pixels for p in pieces) / pixels, 3)}
-        self.run.engine.setdefault("gradients", []).append(told)
+        if told not in self.run.engine.setdefault("gradients", []):
+            self.run.engine["gradients"].append(told)
         return pieces, size
 
     def _pieces(self, count: int) -> list[Piece]:
