@@ -3,7 +3,7 @@
 from seglens.core.explanation import Explanation
 from seglens.core.method import Fidelity, Method, Need, Scope
 from seglens.engine.case import Case
-from seglens.methods.gradient._shared import Show, input_map
+from seglens.methods.gradient._shared import EachChannel, Show, channel_table, input_layers
 
 
 class VanillaGradient(Method):
@@ -17,15 +17,16 @@ class VanillaGradient(Method):
     needs = frozenset({Need.GRADIENT})
 
     show: Show = "magnitude"
+    channels: EachChannel = False
 
     def run(self, case: Case) -> Explanation:
         """One map in units of target per unit of normalised input."""
         gradient = case.gradient()
         unit = f"{case.target.value} per unit of normalised input"
-        layer = input_map("gradient", gradient, self.show, unit)
+        layers = input_layers(case, "gradient", gradient, self.show, unit, self.channels)
         strongest = float(gradient.abs().max())
         text = (
             f"Vanilla gradient of {case.target.name} over {case.target.pixels} pixels "
             f"(score {case.clean_score:.4g}); the strongest pixel changes it by {strongest:.3g} per unit of input."
         )
-        return Explanation((layer,), text=text)
+        return Explanation(layers, channel_table(case, gradient), text=text)
