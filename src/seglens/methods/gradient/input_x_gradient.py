@@ -1,0 +1,41 @@
+"""Input × gradient: each pixel's own value times how the target changes with it."""
+
+from typing import Annotated
+
+from seglens.core.explanation import Explanation
+from seglens.core.method import Fidelity, Method, Need, Scope
+from seglens.core.param import FillName, Param
+from seglens.engine.case import Case
+from seglens.methods.gradient._paths import completeness
+from seglens.methods.gradient._shared import EachChannel, Show, channel_table, input_layers
+
+Offset = Annotated[
+    FillName | None,
+    Param("What counts as no input: an image filled like this.", empty="zero of the normalised input"),
+]
+
+
+class InputXGradient(Method):
+    """(x − offset) ⊙ ∂T/∂x: exact for linear networks, and for ReLU networks without bias."""
+
+    title = "Input × gradient"
+    cite = "shrikumar2016"
+    survey = (183,)
+    fidelity = Fidelity.EXACT
+    scope = Scope.REGION
+    needs = frozenset({Need.GRADIENT})
+
+    fill: Offset = None
+    show: Show = "signed"
+    channels: EachChannel = False
+
+    def run(self, case: Case) -> Explanation:
+        """One map in units of the target; its sum stands beside the score."""
+        offset = case.x.new_zeros(()) if self.fill is None else case.fill(self.fill)
+        values = (case.x - offset) * case.gradient()
+        where = "zero input" if self.fill is None else f"the image filled by {self.fill}"
+        start = float(case.sampler.scores(case.x * 0 + offset)[0])
+        table, told = completeness(case, float(values.double().sum()), start, where)
+        layers = input_layers(case, "input × gradient", values, self.show, case.target.value, self.channels)
+        text = f"Input × gradient of {case.target.name} over {case.target.pixels} pixels, to first order. {told}"
+        return Explanation(layers, (table, *channel_table(case, values)), text=text)
