@@ -23,6 +23,7 @@ from seglens.engine.dirty_rules import Span
 from seglens.engine.packing import Parts
 from seglens.engine.perturb import Perturbations
 from seglens.engine.plan import ALIKE, Plan, Scored
+from seglens.models.device import free_cache
 
 if TYPE_CHECKING:
     from seglens.engine.evaluator import Evaluator
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 # rectangles of about one size: along one axis the largest costs at most so much more than the smallest
 SLACKS = (1.02, 1.1, 1.25, 1.5, 2.0, 1e9)
 BATCH, MANY = 8, 64  # for the estimate: windows that go together, whole passes of one size
-RECORD = 0.5  # of the memory that is allowed, for the clean image's answers
+RECORD = 0.4  # of the memory that is allowed, for the clean image's answers
 CHECKS = 4  # passes beside the windows: the clean image, and three that are compared
 # What making a number, calling an operation, copying a patch and preparing an operation for a new size take, in
 # multiplications of a convolution: measured on CPUs, for other devices a guess on the safe side.
@@ -160,7 +161,7 @@ def _classes(
     """Spans that go together, as what they change along this axis is about as much."""
     wanted = program.wanted(axis, seen)
     full = [prod(program.sizes(v)) * program.trace.shapes[v][1] / program.sizes(v)[axis] for v in _values(program)]
-    alone = {span: program.along(axis, [span], wanted).lengths for span in spans}
+    alone = {span: program.lengths(axis, span, seen) for span in spans}
 
     def size(lengths: Sequence[int]) -> float:
         return sum(lengths[v] * weight for v, weight in zip(_values(program), full, strict=True))
@@ -196,24 +197,28 @@ class Dirty:
         self._out = torch.cat([self._clean[v] for v in program.leaves(program.trace.out)], 1)
         self._parts = Parts(engine, how, self._out)
 
-    def holds(self, clean: Tensor) -> bool:
-        """Whether rectangles give what whole passes give, for noise in the first, the last and one of the windows.
+    def check(self, clean: Tensor) -> None:
+        """See that rectangles give what whole passes give, for noise in the first, the last and one of the windows.
 
         Args:
             clean: logits of the crop, of an ordinary pass.
+
+        Raises:
+            NotLocal: they do not.
         """
-        scale = max(1e-12, float(clean.abs().max()))
-        if float((self._out - clean).abs().max()) > ALIKE * scale:
-            return False
+        limit = ALIKE * max(1e-12, float(clean.abs().max()))
         places = [(n, group, at) for group in self._plan.groups for at, n in enumerate(group.members)]
         largest = max(self._plan.groups, key=lambda g: len(g.members))
         middle = (-1, largest, len(largest.members) // 2)
         # at the corners there are borders, and what pads an odd size
         tried = (min(places, key=lambda p: p[0]), max(places, key=lambda p: p[0]), middle)
-        return all(self._same(group, at, clean) <= ALIKE * scale for _, group, at in tried)
+        alike = float((self._out - clean).abs().max()) <= limit
+        if not alike or not all(self._same(group, at, clean) <= limit for _, group, at in tried):
+            raise NotLocal
 
     def _same(self, group: Group, number: int, clean: Tensor) -> float:
         """The largest difference from a whole pass, for noise in one window."""
+        self._engine.run.check()
         at = slice(number, number + 1)
         box, _ = self._boxes(group, at, 0)
         here = at_box(moved(box[0], self._corner))
@@ -271,6 +276,22 @@ def choose(engine: Evaluator, how: Plan, perturbations: Perturbations) -> Plan:
     if found.cost + found.checks * found.whole >= how.passes * found.whole:
         return how
     return replace(how, rectangles=found, silent=tuple(n for n in range(how.count) if n not in boxes))
+
+
+def scorer(engine: Evaluator, copies: Perturbations, how: Plan, rectangles: Rectangles, clean: Tensor) -> Dirty:
+    """What scores windows by rectangles, checked against whole passes.
+
+    Raises:
+        NotLocal: they differ, or cannot be computed.
+    """
+    try:
+        dirty = Dirty(engine, copies, how, rectangles)
+        dirty.check(clean)
+    except (RuntimeError, TypeError, ValueError, LookupError, MemoryError) as error:
+        # an operation was met in a form that nobody thought of, or memory ran out: whole passes take less
+        free_cache()
+        raise NotLocal from error
+    return dirty
 
 
 def _inside(how: Plan, perturbations: Perturbations) -> dict[int, Box]:

@@ -52,6 +52,7 @@ class Program:
         self.dims = len(trace.shapes[0]) - 2
         self._made = {s.out: s for s in trace.steps}
         self.kept = self._contexts()
+        self._lengths: dict[tuple[int, Span, Span], list[int]] = {}
         self._last: dict[int, int] = {}
         for place, step in enumerate(trace.steps):
             if not found[step.out].joins:
@@ -61,7 +62,10 @@ class Program:
     @staticmethod
     def of(trace: Trace | None) -> Program | None:
         """The program of a trace; ``None`` if an operation has no rule: it is not local, or not known."""
-        found = None if trace is None else rules(trace)
+        try:
+            found = None if trace is None else rules(trace)
+        except (LookupError, TypeError, ValueError):  # arguments of a form that nobody thought of
+            return None
         return None if trace is None or found is None else Program(trace, found)
 
     @property
@@ -119,6 +123,13 @@ class Program:
                     a, b = wanted[v] or (low, high)
                     wanted[v] = min(a, low), max(b, high)
         return wanted
+
+    def lengths(self, axis: int, span: Span, seen: Span) -> list[int]:
+        """By value, how much a change in one span of the input changes along an axis, where it is looked at."""
+        key = (axis, span, seen)
+        if key not in self._lengths:
+            self._lengths[key] = self.along(axis, [span], self.wanted(axis, seen)).lengths
+        return self._lengths[key]
 
     def along(self, axis: int, spans: Sequence[Span], wanted: Sequence[Span | None]) -> Along:
         """Where changes go that are made in spans of the input; what is not wanted is left out."""

@@ -34,6 +34,7 @@ IN_PLACE = """
     celu clamp clamp_max clamp_min elu hardtanh hardswish leaky_relu mish relu relu6 selu sigmoid silu tanh
 """.split()  # noqa: SIM905
 PER_CHANNEL = ("batch_norm", "native_batch_norm", "_native_batch_norm_legit_no_training", "prelu", "_prelu_kernel")
+CONVOLUTIONS = ("conv2d", "conv3d", "convolution", "_convolution", "conv_transpose2d", "conv_transpose3d")
 POOLS = ("max_pool2d", "max_pool3d", "max_pool2d_with_indices", "max_pool3d_with_indices", "avg_pool2d", "avg_pool3d")
 UPSAMPLE = {
     "upsample_nearest2d": "nearest", "upsample_nearest3d": "nearest", "_upsample_nearest_exact2d": "nearest-exact",
@@ -153,7 +154,7 @@ def _rule(step: Step, shapes: Sequence[tuple[int, ...]], out: tuple[int, ...], d
     size = shapes[0][2:]
     if name in ("slice", "narrow"):
         return _cut(name, call, size, dims)
-    if name.startswith("conv"):
+    if name in CONVOLUTIONS:
         return _convolution(name, call, size, dims)
     if name in POOLS:
         return _pool(step, size, dims)

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from seglens.core.boxes import Box, at_box, common, moved, whole
 from seglens.core.errors import OutOfMemory
 from seglens.core.run import Run
-from seglens.engine import cache, fast, tuning
-from seglens.engine.dirty import Dirty, NotLocal, choose
+from seglens.engine import cache, dirty, fast, tuning
 from seglens.engine.dirty_program import Program
 from seglens.engine.dirty_trace import Tracer
 from seglens.engine.folding import lean
@@ -124,7 +123,7 @@ class Evaluator:
         crop = self.field  # first: looking at it may find that the reach cannot be relied on
         how = plan(perturbations, self.targets, crop, self.shape, self.reach)
         wholly = isinstance(self.model, TiledModel) or self.run.precision != "full" or not self._local
-        return how if wholly or how.passes <= FEW else choose(self, how, perturbations)
+        return how if wholly or how.passes <= FEW else dirty.choose(self, how, perturbations)
 
     def first(self, crop: Box) -> First:
         """The first pass of a crop, made once; its operations are written down."""
@@ -232,7 +231,12 @@ class Evaluator:
         how = self.plan(perturbations)
         try:
             score, peak = self._scorer(perturbations, how)
-        except (NotApart, NotLocal):
+        except NotApart:
+            yield from self._work(perturbations, text)
+            return
+        except dirty.NotLocal:
+            self.run.note("Computing no more than a window changes gives other numbers here, so whole passes are made.")
+            self._local = False
             yield from self._work(perturbations, text)
             return
         if how.silent:
@@ -297,12 +301,7 @@ class Evaluator:
         if self.run.precision != "full":
             self._tell_error(clean, how)
         if how.rectangles is not None:
-            dirty = Dirty(self, copies, how, how.rectangles)
-            if not dirty.holds(clean):
-                self.run.note("Rectangles computed alone differ from the same in whole passes, so these are made.")
-                self._local = False
-                raise NotLocal
-            return dirty.score, how.rectangles.peak
+            return dirty.scorer(self, copies, how, how.rectangles, clean).score, how.rectangles.peak
         if how.groups is None:
             read = self._read(clean, how)
             return lambda start, stop: self._alone(inside, how, start, stop, read), first.bytes
