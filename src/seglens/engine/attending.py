@@ -40,14 +40,17 @@ class Attended(TorchFunctionMode):
         self._count = 0
         self._soft: Any = WeakIdKeyDictionary()
 
-    def weighed(self, number: int, weights: Tensor, lost: Callable[[], Tensor]) -> Tensor:
-        """What the network goes on with, instead of a softmax's weights (…, queries, keys); by default with these.
+    def coming(self, number: int, lost: Callable[[], Tensor]) -> bool:
+        """Whether the weights of what comes now are wanted; if not, they are not made where that can be helped.
 
         Args:
-            number: how many there were before.
-            weights: rows that sum to 1.
+            number: how many softmaxes there were before.
             lost: tells which tokens are not numbers (queries,).
         """
+        return True
+
+    def weighed(self, number: int, weights: Tensor) -> Tensor:
+        """What the network goes on with, instead of a softmax's weights (…, queries, keys); by default with these."""
         return weights
 
     def read(self, number: int, weights: Tensor) -> None:
@@ -61,7 +64,7 @@ class Attended(TorchFunctionMode):
         kwargs = kwargs or {}
         name = getattr(getattr(func, "overloadpacket", func), "__name__", "")
         if name == "scaled_dot_product_attention":
-            return self._scaled(*args, **kwargs)
+            return self._scaled(func, *args, **kwargs)
         if name == "multi_head_attention_forward":
             return self._multihead(func, args, kwargs)
         if name in PRODUCTS:
@@ -73,13 +76,15 @@ class Attended(TorchFunctionMode):
             self._carry(out, args)
         return out
 
-    def _met(self, weights: Tensor, lost: Callable[[], Tensor]) -> tuple[int, Tensor]:
+    def _next(self, lost: Callable[[], Tensor]) -> int | None:
+        """The number of what comes now, ``None`` if its weights are not wanted."""
         number = self._count
         self._count += 1
-        return number, self.weighed(number, weights, lost)
+        return number if self.coming(number, lost) else None
 
     def _scaled(
         self,
+        func: Any,
         query: Tensor,
         key: Tensor,
         value: Tensor,
@@ -91,6 +96,11 @@ class Attended(TorchFunctionMode):
         enable_gqa: bool = False,
     ) -> Tensor:
         """The formula that the function stands for, so that its weights exist."""
+        number = self._next(lambda: _lost(*(_rows(t.isnan().any(-1)) for t in (query, key, value))))
+        if number is None:
+            options = {"attn_mask": attn_mask, "dropout_p": dropout_p, "is_causal": is_causal}
+            plain: Tensor = func(query, key, value, **options, scale=scale, enable_gqa=enable_gqa)
+            return plain
         if enable_gqa:
             key, value = (t.repeat_interleave(query.size(-3) // t.size(-3), -3) for t in (key, value))
         queries, keys = query.size(-2), key.size(-2)
@@ -106,22 +116,23 @@ class Attended(TorchFunctionMode):
         if attn_mask is not None and attn_mask.dtype == torch.bool:
             # who may read nobody reads nothing
             weights = weights.masked_fill(~attn_mask.any(-1, keepdim=True), 0.0)
-        number, weights = self._met(weights, lambda: _lost(*(_rows(t.isnan().any(-1)) for t in (query, key, value))))
+        weights = self.weighed(number, weights)
         self.read(number, weights)
-        return F.dropout(weights, dropout_p) @ value
+        return (F.dropout(weights, dropout_p) if dropout_p else weights) @ value
 
-    def _multihead(self, func: Any, args: Any, kwargs: Any) -> tuple[Tensor, Tensor | None]:
+    def _multihead(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Its own weights, and its answer made of them, so that the answer hangs on what was recorded."""
         bound = _MULTIHEAD.bind(*args, **kwargs)
         bound.apply_defaults()
         given = bound.arguments
         query, heads = given["query"], given["num_heads"]
         batch = query.shape[1] if query.ndim == 3 else 1
+        number = self._next(lambda: _lost(*(given[t].isnan().flatten(1).any(1) for t in ("query", "key", "value"))))
+        if number is None:
+            return func(*args, **kwargs)
         self.afford(heads * batch * query.shape[0] * given["key"].shape[0] * query.element_size())
         out, weights = func(**{**given, "need_weights": True, "average_attn_weights": False})
-        number, weights = self._met(
-            weights, lambda: _lost(*(given[t].isnan().flatten(1).any(1) for t in ("query", "key", "value")))
-        )
+        weights = self.weighed(number, weights)
         self.read(number, weights)
         read = weights.reshape(batch, heads, *weights.shape[-2:]) @ _values(given, batch)
         merged = read.permute(2, 0, 1, 3).reshape(query.shape[0], batch, -1)
@@ -134,7 +145,10 @@ class Attended(TorchFunctionMode):
         dim = kwargs.get("dim", args[0] if args else None)
         if out.ndim < 2 or dim not in (-1, out.ndim - 1):
             return out
-        number, weights = self._met(out, lambda: _rows(given.diagonal(dim1=-2, dim2=-1).isnan()))
+        number = self._next(lambda: _rows(given.diagonal(dim1=-2, dim2=-1).isnan()))
+        if number is None:
+            return out
+        weights = self.weighed(number, out)
         self._soft[weights] = (number, None)
         return weights
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from seglens.core.errors import MissingNeed, OutOfMemory
 from seglens.core.run import Run
+from seglens.engine import fast
 from seglens.engine.attending import Attended
 from seglens.engine.gradients import Score, guarded
 from seglens.models.segmentation import SegmentationModel, quiet
@@ -63,13 +64,14 @@ def attentions(
     run.check()
     recorder = _Recorder(model, run, fold, score)
     try:
-        with guarded(model), quiet(model.module), torch.set_grad_enabled(score is not None), recorder:
-            logits = model.logits(x.detach())
-        run.cost.forwards += 1
-        if score is not None:
-            with guarded(model), torch.enable_grad():
-                recorder.ask(score(logits).sum())
-            run.cost.backwards += 1
+        with guarded(model), fast.kept_memory():
+            with quiet(model.module), torch.set_grad_enabled(score is not None), recorder:
+                logits = model.logits(x.detach())
+            run.cost.forwards += 1
+            if score is not None:
+                with torch.enable_grad():
+                    recorder.ask(score(logits).sum())
+                run.cost.backwards += 1
         return recorder.found()
     except _Full:
         raise OutOfMemory(
@@ -93,7 +95,7 @@ class _Recorder(Attended):
         self._leaves: list[Tensor] = []
         self._held = 0
 
-    def weighed(self, number: int, weights: Tensor, lost: Callable[[], Tensor]) -> Tensor:
+    def weighed(self, number: int, weights: Tensor) -> Tensor:
         """The same weights, ready for a gradient."""
         if self._score is not None and torch.is_grad_enabled() and not weights.requires_grad:
             self._leaves.append(weights.requires_grad_())
@@ -184,13 +186,14 @@ class _Probe(Attended):
         self._at, self._spoil = at, spoil
         self.lost: Tensor | None = None
 
-    def weighed(self, number: int, weights: Tensor, lost: Callable[[], Tensor]) -> Tensor:
+    def coming(self, number: int, lost: Callable[[], Tensor]) -> bool:
         if number == self._at:
             self.lost = lost()
             raise _Enough
-        if self._spoil is not None and number == self._spoil[0]:
-            return weights.masked_fill(self._spoil[1][:, None], math.nan)
-        return weights
+        return self._spoil is not None and number == self._spoil[0]
+
+    def weighed(self, number: int, weights: Tensor) -> Tensor:
+        return weights if self._spoil is None else weights.masked_fill(self._spoil[1][:, None], math.nan)
 
 
 def lost_tokens(
@@ -212,7 +215,7 @@ def lost_tokens(
     # transforms of whole images, which cuDNN may choose for a convolution, would carry a NaN anywhere
     exact = torch.backends.cudnn.flags(enabled=False)
     try:
-        with guarded(model), quiet(model.module), torch.no_grad(), exact, probe:
+        with guarded(model), fast.kept_memory(), quiet(model.module), torch.no_grad(), exact, probe:
             model.logits(x)
     except _Enough:
         pass

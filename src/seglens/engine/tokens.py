@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from seglens.core.errors import MissingNeed
 from seglens.core.run import Run
+from seglens.engine import fast
 from seglens.engine.attention import Attention, lost_tokens
 from seglens.models.segmentation import SegmentationModel
 
@@ -104,10 +105,11 @@ def find_tokens(
     if key not in _KNOWN:
         margins = [n for size, full in zip(x.shape[2:], space, strict=True) for n in (full - size, 0)][::-1]
         measure = _Measure(model, F.pad(x, margins, mode="replicate") if any(margins) else x, run)
-        first, grid = measure.first(seen[0]) if order == "measured" else measure.in_rows(seen[0])
-        joins = [first]
-        for one, two in pairwise(seen):
-            joins.append(measure.join(one, two, joins))
+        with fast.kept_memory():
+            first, grid = measure.first(seen[0]) if order == "measured" else measure.in_rows(seen[0])
+            joins = [first]
+            for one, two in pairwise(seen):
+                joins.append(measure.join(one, two, joins))
         _KNOWN[key] = Tokens(grid, tuple(joins))
     return _KNOWN[key]
 

@@ -64,4 +64,4 @@ class AttentionRelevance(AttentionMethod):
 
 def _relevant(weights: Tensor, gradient: Tensor) -> Tensor:
     """Mean over the heads of what the target gains by attention, (heads, tokens, tokens) to (tokens, tokens)."""
-    return (weights * gradient).clamp(min=0).mean(0)
+    return (weights * gradient).clamp_(min=0).mean(0)
