@@ -63,10 +63,12 @@ class Driver:
     def use(self, model: SegmentationModel) -> None:
         """Put a model where loading would put it."""
         from seglens.models.layers import layers
+        from seglens.session_layers import layers_of
 
         chosen = self.session.model
         chosen.source, chosen.loading, chosen.untrusted, chosen.suggested = model.source, False, "", False
         chosen.layers = tuple(info.name for info in layers(model))
+        chosen.depths = tuple(info.name for info in layers_of(model))
         chosen.spec, chosen.loaded = model.spec, model
 
     def press(self) -> None:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from napari.layers import Labels, Layer
 from qtpy.QtCore import QObject
@@ -18,9 +18,10 @@ from seglens.app.napari.filling import Filler
 from seglens.app.napari.inserting import Inserter
 from seglens.app.napari.jobs import Job
 from seglens.app.napari.sofar import Partial, SoFar
+from seglens.app.napari.strip import Depth, Strip
 from seglens.app.napari.viewer_session import Made, State, ViewerSession, layer_id
 from seglens.core.errors import SegLensError, UntrustedModel
-from seglens.core.explanation import Explanation
+from seglens.core.explanation import Explanation, Record
 
 
 class Actions(QObject):
@@ -113,6 +114,23 @@ class Actions(QObject):
         plan = self._plan()
         if plan is not None:
             self._ask(replace(plan, title=words.FILLS_TITLE.format(title=plan.title)), work.compare_fills)
+
+    def explain_layers(self, at: Literal["depths", "all"]) -> None:
+        """Put the question at one layer of the network after another."""
+        plan, viewer, model = self._plan(), self.session.viewer, self.session.model
+        names = model.depths if at == "depths" else model.layers
+        if plan is None or viewer is None or not names:
+            return
+        plan = replace(plan, title=words.STRIP_TITLES[at].format(title=plan.title))
+        strip = Strip(viewer, self, plan, names)
+        ask = partial(work.explain_layers, names=names, at=at, **asking.asked(plan, model.loaded))
+        job = self._job(
+            plan.title, jobs.alone(self.lock, ask), lambda told: self._strip_done(job, plan, strip, told),
+            lambda error: self._strip_failed(plan, strip, error),
+        )  # fmt: skip
+        job.produced.connect(lambda depth: self._depth(job, plan, strip, depth))
+        job.cancelled.connect(lambda: self._strip_stopped(plan, strip))
+        self._begin(job, plan.layer, lambda: strip.finish(lambda: self._ended(job)))
 
     def _plan(self) -> asking.ExplainPlan | None:
         why = asking.why_not(self.session, "explain")
@@ -248,6 +266,31 @@ class Actions(QObject):
             if say:
                 self.session.say(words.KEPT_EARLY.format(title=plan.title, name=name))
 
+    def _depth(self, job: Job, plan: asking.ExplainPlan, strip: Strip, depth: Depth) -> None:
+        job.applied()
+        if self.session.layer(layer_id(plan.layer)) is not None:
+            strip.add(depth)
+
+    def _strip_done(self, job: Job, plan: asking.ExplainPlan, strip: Strip, record: Record) -> None:
+        if self.session.layer(layer_id(plan.layer)) is None:
+            strip.drop()
+        elif strip.keep() and strip.layer is not None:
+            made = self._made(plan, Explanation(record=record))
+            self.session.keep(made, [strip.layer])
+            self.session.show(made)
+            told = words.STRIP_DONE.format(title=plan.title, took=words.took(job.seconds), count=len(strip.layer.data))
+            self._finish(job, told)
+
+    def _strip_stopped(self, plan: asking.ExplainPlan, strip: Strip) -> None:
+        if self.session.layer(layer_id(plan.layer)) is None:
+            strip.drop()
+        elif name := strip.keep(stopped=True):
+            self.session.say(words.KEPT_EARLY.format(title=plan.title, name=name))
+
+    def _strip_failed(self, plan: asking.ExplainPlan, strip: Strip, error: BaseException) -> None:
+        notify.error(self.session, error)
+        self._strip_stopped(plan, strip)
+
     def _made(self, plan: asking.ExplainPlan, answer: Explanation) -> Made:
         return Made(
             answer.record.to_dict() if answer.record is not None else {}, plan.image, plan.target.region,
@@ -321,7 +364,7 @@ class Actions(QObject):
         model = self.session.model
         if model.source != source:
             return
-        model.layers, model.chosen_layer = loaded.layers, loaded.chosen
+        model.layers, model.chosen_layer, model.depths = loaded.layers, loaded.chosen, loaded.depths
         model.spec, model.loaded = loaded.spec, loaded.model
         model.loading = False
         if source not in {entry.name for entry in self.session.engine.zoo}:

@@ -16,6 +16,7 @@ from seglens.app.napari.explain_tab import ExplainTab
 from seglens.app.napari.footer import Footer
 from seglens.app.napari.header import Header
 from seglens.app.napari.model_tab import ModelTab
+from seglens.app.napari.strip import Captions
 from seglens.app.napari.viewer_session import Made, State, layer_id, plain, session_of
 from seglens.core.errors import SegLensError
 
@@ -49,6 +50,7 @@ class SegLensDock(QWidget):
         layout.addWidget(self.tabs, 1)
         layout.addWidget(self.footer)
         look.Dress(self, plain(napari_viewer))
+        Captions(plain(napari_viewer), self)
         self._connect()
         commands.register(self.session, self)
         self.jobs.start_engine()
@@ -105,6 +107,7 @@ class SegLensDock(QWidget):
         target.new_target.connect(actions.new_target)
         target.toggle_sign.connect(actions.toggle_sign)
         self.explain.method.compare.connect(actions.compare_fills)
+        self.explain.method.layers.connect(actions.explain_layers)
         self.explain.result.copy.connect(self.copy)
         self.explain.result.plots.connect(self.open_plots)
         self.destroyed.connect(actions.stop_all)

@@ -3,9 +3,11 @@
 # mypy: allow-subclassing-any
 from __future__ import annotations
 
+from functools import partial
+
 from qtpy.QtCore import QEvent, QObject, Qt, Signal
 from qtpy.QtGui import QKeyEvent
-from qtpy.QtWidgets import QLineEdit, QPushButton, QWidget
+from qtpy.QtWidgets import QLineEdit, QMenu, QPushButton, QWidget
 
 from seglens.app.napari import look, words
 from seglens.app.napari.form import Form
@@ -13,6 +15,7 @@ from seglens.app.napari.labels_row import LabelsRow
 from seglens.app.napari.links import link
 from seglens.app.napari.method_list import MethodList, about, first
 from seglens.app.napari.viewer_session import State, ViewerSession
+from seglens.core.method import Method
 
 
 class MethodBox(QWidget):
@@ -23,6 +26,7 @@ class MethodBox(QWidget):
     """
 
     compare = Signal()
+    layers = Signal(str)
 
     def __init__(self, session: ViewerSession) -> None:
         """Filled when the engine has told what there is."""
@@ -44,7 +48,11 @@ class MethodBox(QWidget):
         self.fills.setObjectName("compare fills")
         self.fills.setToolTip(words.COMPARE_FILLS_HINT)
         self.fills.clicked.connect(self.compare)
-        for widget in (self.list, self.empty, self.about, self.labels, self.fills):
+        self.strip = QPushButton(words.ALL_LAYERS)
+        self.strip.setObjectName("all layers")
+        self.strip.setToolTip(words.ALL_LAYERS_HINT)
+        self.strip.setMenu(QMenu(self.strip))
+        for widget in (self.list, self.empty, self.about, self.labels, self.fills, self.strip):
             self._layout.addWidget(widget)
         self.labels.shown.connect(self._align)
         self.search.textChanged.connect(self.refresh)
@@ -95,9 +103,11 @@ class MethodBox(QWidget):
         kind = next((m for m in self._session.engine.methods if m.name == name), None)
         self.about.setText("" if kind is None else about(kind))
         self.fills.setVisible(kind is not None and any(p.name == "fill" for p in kind.parameters()))
+        self.strip.hide()
         if kind is None:
             return
         model = self._session.model
+        self._fill_strip(kind)
         classes = [c.name for c in model.spec.classes] if model.spec is not None else []
         choices = {"layers": model.layers, "classes": classes}
         empty = {"layers": f"auto: {model.chosen_layer}" if model.chosen_layer else ""}
@@ -106,6 +116,17 @@ class MethodBox(QWidget):
         self.form = form
         self._layout.insertWidget(self._layout.indexOf(self.about) + 1, form)
         self._align()
+
+    def _fill_strip(self, kind: type[Method]) -> None:
+        menu, model = self.strip.menu(), self._session.model
+        if menu is None:
+            return
+        menu.clear()
+        for key, names in (("depths", model.depths), ("all", model.layers)):
+            action = menu.addAction(words.STRIPS[key].format(count=len(names)))
+            if action is not None:
+                action.triggered.connect(partial(self.layers.emit, key))
+        self.strip.setVisible(bool(model.layers) and any(p.param.source == "layers" for p in kind.parameters()))
 
     def _align(self) -> None:
         if self.form is not None and not self.labels.isHidden():
@@ -117,4 +138,5 @@ class MethodBox(QWidget):
             self._session.values_changed.emit()
 
     def _show_state(self, _event: object = None) -> None:
-        self.fills.setEnabled(self._session.status.state is State.IDLE)
+        for button in (self.fills, self.strip):
+            button.setEnabled(self._session.status.state is State.IDLE)

@@ -10,7 +10,7 @@ from napari.layers import Layer
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QListWidget, QListWidgetItem, QPushButton, QSlider, QWidget
 
-from seglens.app.napari import colours, look, results, words
+from seglens.app.napari import colours, look, results, strip, words
 from seglens.app.napari.compare import Grid
 from seglens.app.napari.links import link
 from seglens.app.napari.viewer_session import ViewerSession, layer_id
@@ -127,6 +127,7 @@ class ResultBox(QWidget):
             events = viewer.layers.events
             link(self, self.refresh, events.inserted, events.removed)
             link(self, self._follow, events.inserted)
+            link(self, self._show_current, viewer.dims.events.current_step)
             for layer in viewer.layers:
                 link(self, self.refresh, layer.events.name)
         self.refresh()
@@ -166,7 +167,11 @@ class ResultBox(QWidget):
         look.fill(self.colours, [(n, n) for n in names], now)
         low, high = layer.contrast_limits
         meaning = "positive counts for, negative against" if kind == "signed" else "bright counts more"
-        self.unit.setText(f"{unit + ': ' if unit else ''}{meaning}; shown from {low:.3g} to {high:.3g}")
+        viewer = self._session.viewer
+        own = strip.caption(viewer, layer) if viewer is not None and strip.depths_of(layer) else mark.get("told", "")
+        self.unit.setText(
+            f"{own}{chr(10) if own else ''}{unit + ': ' if unit else ''}{meaning}; shown from {low:.3g} to {high:.3g}"
+        )
         blocked = self.opacity.blockSignals(True)
         self.opacity.setValue(round(layer.opacity * 100))
         self.opacity.blockSignals(blocked)

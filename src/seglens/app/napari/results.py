@@ -154,6 +154,29 @@ def without_first(where: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def with_first(where: Mapping[str, Any], label: str) -> dict[str, Any]:
+    """A placement with one more axis before all others, in steps of 1."""
+    n = len(where["scale"])
+    rotate, affine = np.eye(n + 1), np.eye(n + 2)
+    rotate[1:, 1:], affine[1:, 1:] = np.asarray(where["rotate"]), np.asarray(where["affine"])
+    shear = np.asarray(where["shear"])
+    if shear.ndim == 2:
+        wider = np.eye(n + 1)
+        wider[1:, 1:] = shear
+    else:
+        # the upper triangle row by row: that of the new axis is empty
+        wider = np.concatenate([np.zeros(n), shear])
+    return {
+        "scale": np.append(1.0, where["scale"]),
+        "translate": np.append(0.0, where["translate"]),
+        "rotate": rotate,
+        "shear": wider,
+        "affine": affine,
+        "units": ("pixel", *where["units"]),
+        "axis_labels": (label, *where["axis_labels"]),
+    }
+
+
 def unique_name(viewer: ViewerModel, wanted: str) -> str:
     """``prediction``, then ``prediction #2`` and so on: nothing is overwritten, nothing is called ``[1]``."""
     names = {layer.name for layer in viewer.layers}
@@ -242,7 +265,7 @@ def explanation_makers(
 def _answer_layer(answer: Answer, source: Layer, frame: Frame, spec: ModelSpec, name: str, limits: Limits) -> Layer:
     offset = dict(zip(frame.model_axes, answer.offset or (0,) * len(frame.model_axes), strict=True))
     start = [s + offset.get(a, 0) for a, s in zip(frame.axes, frame.start, strict=True)]
-    unit = {"unit": answer.unit, "kind": answer.kind}
+    unit = {"unit": answer.unit, "kind": answer.kind, "told": answer.enlarged()}
     where = {"name": name, **placement(source, start)}
     data = np.asarray(answer.data)
     match answer.kind:

@@ -113,6 +113,7 @@ class Model:
     loaded: Any = None
     spec: ModelSpec | None = None
     layers: tuple[str, ...] = ()
+    depths: tuple[str, ...] = ()
     chosen_layer: str = ""
     untrusted: str = ""
     suggested: bool = False

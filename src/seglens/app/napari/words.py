@@ -92,6 +92,12 @@ COMPARE_FILLS_HINT = (
     "Runs the method once for every fill and shows where the maps differ: there the answer depends on the fill."
 )
 FILLS_TITLE = "{title}: fills compared"
+ALL_LAYERS = "All layers"
+ALL_LAYERS_HINT = "Runs the method at one layer after another; a slider then goes from encoder to decoder."
+STRIPS = {"depths": "One for each depth ({count})", "all": "Every layer ({count})"}
+STRIP_TITLES = {"depths": "{title}: every depth", "all": "{title}: every layer"}
+STRIP_DONE = "{title} ready in {took}: {count} layers. The slider below the image goes through them."
+DEPTH = "{name} ({at} of {count})"
 FIDELITY = {"exact": "", "small": "The published method with a smaller network.", "after": "Our formulation, after {}."}
 
 MODEL_PLACEHOLDER = "Choose a model…"

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from seglens.app.napari.jobs import Emit
 from seglens.app.napari.results import Limits, limits_of
 from seglens.app.napari.sofar import Partial
+from seglens.app.napari.strip import Depth
 from seglens.app.napari.viewer_session import ZooEntry
 from seglens.core.errors import SegLensError
-from seglens.core.explanation import Explanation
+from seglens.core.explanation import Explanation, Record
 from seglens.core.image import Image
 from seglens.core.method import Method
 from seglens.core.run import Run
@@ -43,6 +44,7 @@ class Loaded:
     spec: ModelSpec
     layers: tuple[str, ...]
     chosen: str
+    depths: tuple[str, ...] = ()
 
 
 def preload(run: Run, emit: Emit, *, device: str) -> Told:
@@ -69,12 +71,14 @@ def load(run: Run, emit: Emit, *, source: str, trusted: bool, device: str) -> Lo
     from seglens.models.layers import default_layer, layers
     from seglens.models.loaders import load_model
     from seglens.models.trust import Trust
+    from seglens.session_layers import layers_of
 
     trust = Trust.always() if trusted else Trust.never()
     model = load_model(source, trust=trust, device=device)
     names = tuple(info.name for info in layers(model)) if model.layered else ()
     chosen = default_layer(model) if names else ""
-    return Loaded(model, model.spec, names, str(getattr(chosen, "name", chosen) or ""))
+    depths = tuple(info.name for info in layers_of(model)) if names else ()
+    return Loaded(model, model.spec, names, str(getattr(chosen, "name", chosen) or ""), depths)
 
 
 def segment(run: Run, emit: Emit, *, views: list[Image], model: Any, tile: int | None, halo: int | None) -> list[str]:
@@ -122,6 +126,32 @@ def compare_fills(
     run.on_partial = lambda answer: _hand_over(answer, emit)
     answer = ask(method, image, model, target, run=run, annotation=annotation)
     return answer, limits_of(answer)
+
+
+def explain_layers(
+    run: Run, emit: Emit, *, names: tuple[str, ...], at: Literal["depths", "all"], method: Method, image: Image,
+    model: Any, target: Target, annotation: Any = None,
+) -> Record:  # fmt: skip
+    """Ask one question at one layer after another; each map is handed over with its display limits.
+
+    Returns:
+        The record of all of them.
+
+    Raises:
+        SegLensError: what the engine says.
+    """
+    from seglens.session_layers import explain_layers as ask
+    from seglens.session_layers import parameter_of, strip_record
+
+    first: Record | None = None
+    for answer in ask(method, image, model, target, at=names, run=run, annotation=annotation):
+        told = answer.record
+        if told is not None:
+            first = first or told
+            emit(Depth(str(told.parameters[parameter_of(method)]), answer.map, answer.map.limits()))
+    if first is None:
+        raise SegLensError(f"{method.title} answered at no layer.", fix="Choose another method.")
+    return strip_record(first, method, at)
 
 
 def estimate(
