@@ -1,0 +1,38 @@
+"""What followed features are worth: how far each moved, beside what shuffled changes do."""
+
+import numpy as np
+
+from seglens.core.explanation import Figure, Table
+from seglens.methods.gradient._followed import Followed, Numbers
+
+
+def verdicts(seen: Followed, shuffled: Numbers, steps: list[int]) -> tuple[Table, Figure, str]:
+    """Table, curves and a sentence: how far each feature moved, beside what shuffled changes do (draws, objects, F)."""
+    curves = np.array(seen.curves)  # (looks, objects, features)
+    first, change = curves[0].mean(0), (curves[-1] - curves[0]).mean(0)
+    band = np.quantile(np.abs((shuffled - curves[0]).mean(1)), 0.95, axis=0)
+    deviation = seen.deviation()
+    scale = np.abs(first) if deviation is None else deviation
+    scale = np.where(scale > 1e-12, scale, 1.0)
+    agree = ((np.sign(curves[-1] - curves[0]) == np.sign(change)).mean(0) * (change != 0)).tolist()
+    sure = np.abs(change) > np.maximum(band, 1e-6 * scale)
+    words = [_word(float(c), bool(s)) for c, s in zip(change, sure, strict=True)]
+    unit = "first value" if deviation is None else "deviation over objects"
+    table = Table("features", {
+        "feature": seen.names, "first": first.tolist(), "last": (first + change).tolist(),
+        f"change / {unit}": (change / scale).tolist(), "by chance (95 %)": (band / scale).tolist(),
+        "objects that agree": agree, "verdict": words,
+    })  # fmt: skip
+    series = {name: ((curves[:, :, i].mean(1) - first[i]) / scale[i]).tolist() for i, name in enumerate(seen.names)}
+    figure = Figure("features", "line", steps, series, "step", f"change / {unit}")
+    order = np.argsort(-np.abs(change / scale))
+    wanted = ", ".join(f"{seen.names[i]} ({change[i] / scale[i]:+.2g})" for i in order if sure[i]) or "none"
+    left = ", ".join(seen.names[i] for i in order if not sure[i]) or "none"
+    lost = f" {len(seen.lost)} of them were lost on the way." if seen.lost else ""
+    return table, figure, f"Sensitive to (of {len(seen)} objects): {wanted}. Robust to: {left}.{lost}"
+
+
+def _word(change: float, sure: bool) -> str:
+    if not sure:
+        return "robust"
+    return "sensitive: more" if change > 0 else "sensitive: less"

@@ -1,0 +1,74 @@
+"""Feature dream: which measurable features of an object the network wants more of, and which it ignores."""
+
+from typing import Annotated
+
+import numpy as np
+
+from seglens.core.explanation import Explanation, Figure, Layer
+from seglens.core.method import Fidelity, Method, Need, Scope
+from seglens.core.param import Param
+from seglens.engine.case import Case
+from seglens.methods.gradient._dream import Asked, Clip, Drive, Smooth, Steps, StepSize
+from seglens.methods.gradient._followed import Followed
+from seglens.methods.gradient._paths import placed
+from seglens.methods.gradient._shared import as_map
+from seglens.methods.gradient._verdicts import verdicts
+
+LOOKS = 20  # times that objects are measured on the way
+Controls = Annotated[
+    int, Param("Shuffled changes whose effect on the features is no more than chance.", ge=4, le=1000, quick=4)
+]
+
+
+class FeatureDream(Method):
+    """The image is driven up the gradient of the target, and the features of its objects are followed."""
+
+    title = "Feature dream"
+    cite = "couteaux2019"
+    survey = (110,)
+    fidelity = Fidelity.AFTER
+    scope = Scope.REGION
+    needs = frozenset({Need.GRADIENT})
+
+    steps: Steps = 100
+    size: StepSize = 0.01
+    drive: Asked = "region"
+    smooth: Smooth = 0.0
+    clip: Clip = False
+    controls: Controls = 40
+
+    def passes(self, case: Case) -> tuple[float, int]:
+        """A gradient per step; looks and controls are forwards."""
+        share, _ = case.sampler.passes(1)
+        return self.steps * share + LOOKS + self.controls, self.steps + LOOKS + self.controls
+
+    def run(self, case: Case) -> Explanation:
+        """The change, the image and mask at the end, curves of the features and what they are worth."""
+        drive = Drive(case, self.steps, self.size, self.smooth, self.clip, self.drive)
+        seen, steps, every = Followed(case, drive.box), [0], max(1, self.steps // LOOKS)
+        seen.curves.append(seen.measured(*drive.now))
+        for step in drive.walk():
+            if step % every == 0 or step == self.steps:
+                seen.curves.append(seen.measured(*drive.now))
+                steps.append(step)
+        if not seen.drawn:
+            case.run.note(f"The model draws no {case.target.name} in the region; its own outline is followed.")
+        shuffled = np.array([seen.measured(*one) for one in drive.controls(self.controls)])
+        table, curves, told = verdicts(seen, shuffled, steps)
+        score = Figure("score", "line", [*range(len(drive.scores))], {"score": [*drive.scores]}, "step", "score")
+        text = (
+            f"Driving the image by {self.steps} steps took the score of {case.target.name} from {drive.scores[0]:.4g} "
+            f"to {drive.scores[-1]:.4g}; {drive.fine():.0%} of the change is finer than two pixels. {told}"
+        )
+        return Explanation(_layers(case, drive), (table,), (curves, score), text)
+
+
+def _layers(case: Case, drive: Drive) -> tuple[Layer, ...]:
+    after = np.array(case.labels)
+    after[drive.box] = case.classes(drive.now[1])[0]
+    change = placed(case, drive.change[0], drive.box)
+    return (
+        Layer("change", "signed", as_map(change[0].sum(0)), "normalised input"),
+        Layer("driven image", "image", case.intensities(drive.x), rgb=drive.x.shape[1] == 3),
+        Layer("mask after", "labels", after),
+    )
