@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 # rectangles of about one size: along one axis the largest costs at most so much more than the smallest
 SLACKS = (1.02, 1.1, 1.25, 1.5, 2.0, 1e9)
 BATCH, MANY = 8, 64  # for the estimate: windows that go together, whole passes of one size
+SURE = 0.9  # of what whole passes cost: rectangles have to be cheaper by more than the estimate may be wrong
+WEIGHT = 4  # a pixel of a rectangle counts for so many in a batch: small batches are as fast, and take less memory
 RECORD = 0.4  # of the memory that is allowed, for the clean image's answers
+GAPS = 0.3  # likewise, for what rectangles of other sizes leave behind
 CHECKS = 4  # passes beside the windows: the clean image, and three that are compared
 # What making a number, calling an operation, copying a patch and preparing an operation for a new size take, in
 # multiplications of a convolution: measured on CPUs, for other devices a guess on the safe side.
@@ -67,7 +70,7 @@ class Rectangles:
         share: of the multiplications of a pass of the crop, for one window on average.
         cost: of all windows, in multiplications; what comes with them is counted in.
         whole: of one pass of the crop.
-        pixels, peak: of the largest window: of its answer, and bytes on its way.
+        pixels, peak: of the largest window: what it counts for in a batch, and bytes on its way.
         checks: passes of the crop that come on top.
     """
 
@@ -143,13 +146,15 @@ def rectangles(program: Program, boxes: dict[int, Box], seen: Box, slack: float,
         work / count / max(1.0, whole.multiplications),
         sum(_cost(a, len(g.members), device) for a, g in zip(amounts, groups, strict=True)),
         _cost(whole, MANY, device) / MANY,
-        max((prod(a.lengths[out] for a in g.along) for g in groups), default=1) or 1,
+        WEIGHT * max((prod(a.lengths[out] for a in g.along) for g in groups), default=1) or 1,
         max((program.peak(g.along) for g in groups), default=1) or 1,
     )
 
 
 def _cost(amount: Amount, copies: int, device: str) -> float:
-    number, call, patch, size = PRICES.get(device, PRICES["cuda"])
+    number, *others = PRICES.get(device, PRICES["cuda"])
+    # several threads make convolutions faster, and hardly what comes with them
+    call, patch, size = (price * (torch.get_num_threads() if device == "cpu" else 1) for price in others)
     one = amount.multiplications + number * amount.numbers + patch * amount.patches
     batches = -(-copies // BATCH)
     return one * copies + (call * batches + size * min(2, batches)) * amount.calls
@@ -241,6 +246,8 @@ class Dirty:
         index: list[int] = []
         scores: list[Tensor] = []
         for group, at in self._plan.at(start, stop):
+            if at.start == 0:
+                fast.give_back(GAPS * self._engine.run.memory)
             boxes, size = self._boxes(group, at, 0)
             fresh = [self._copies.within(b).batch(n, n + 1) for b, n in zip(boxes, group.members[at], strict=True)]
             part = run(self._plan.program, fast.arranged(torch.cat(fresh)), self._clean, group.along, group.windows[at])
@@ -273,7 +280,7 @@ def choose(engine: Evaluator, how: Plan, perturbations: Perturbations) -> Plan:
     seen = moved(around([t.box for t in engine.targets]), [s.start for s in how.crop])
     device = engine.model.device.type
     found = min((rectangles(program, boxes, seen, s, device) for s in SLACKS), key=lambda r: r.cost)
-    if found.cost + found.checks * found.whole >= how.passes * found.whole:
+    if found.cost + found.checks * found.whole >= SURE * how.passes * found.whole:
         return how
     return replace(how, rectangles=found, silent=tuple(n for n in range(how.count) if n not in boxes))
 

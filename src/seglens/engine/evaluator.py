@@ -280,7 +280,8 @@ class Evaluator:
         if self.run.plain:
             return tuning.Setting(False, self.run.batch or 1)
         if how.rectangles is not None:
-            return tuning.Setting(True, fast.batch_size(self.model, how.rectangles.pixels, peak, self.run))
+            taken = how.rectangles.program.bytes
+            return tuning.Setting(True, fast.batch_size(self.model, how.rectangles.pixels, peak, self.run, taken))
 
         def logits(x: Tensor) -> Tensor:
             with fast.precision(self.model, self.run):

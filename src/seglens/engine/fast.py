@@ -30,6 +30,12 @@ _lock = threading.Lock()
 _users = 0
 
 
+class _Held(ctypes.Structure):
+    """What glibc's mallinfo2 tells; of interest here is what is kept and not used."""
+
+    _fields_ = [(name, ctypes.c_size_t) for name in ("arena", "a", "b", "c", "mapped", "d", "e", "used", "free", "f")]
+
+
 @cache
 def _glibc() -> Any:
     if not sys.platform.startswith("linux"):
@@ -68,6 +74,15 @@ def kept_memory() -> Iterator[None]:
                 for number, value in USUAL.items():
                     libc.mallopt(number, value)
                 libc.malloc_trim(0)
+
+
+def give_back(most: float) -> None:
+    """Return freed memory to the system where more than ``most`` bytes of it are kept: sizes change and leave gaps."""
+    libc = _glibc()
+    if libc is not None and hasattr(libc, "mallinfo2"):
+        libc.mallinfo2.restype = _Held
+        if libc.mallinfo2().free > most:
+            libc.malloc_trim(0)
 
 
 def arranged(x: Tensor) -> Tensor:
@@ -124,7 +139,7 @@ class Peak(Watching):
             self.now -= size
 
 
-def batch_size(model: SegmentationModel, pixels: int, peak: int, run: Run) -> int:
+def batch_size(model: SegmentationModel, pixels: int, peak: int, run: Run, taken: int = 0) -> int:
     """Copies per batch: as many as the memory takes, and on a CPU no more than pays.
 
     Args:
@@ -132,6 +147,7 @@ def batch_size(model: SegmentationModel, pixels: int, peak: int, run: Run) -> in
         pixels: of one copy.
         peak: bytes that one copy needs on its way through the network.
         run: a batch that was asked for, and the memory there is.
+        taken: bytes of it that are taken already.
     """
     if run.batch is not None:
         return run.batch
@@ -139,4 +155,4 @@ def batch_size(model: SegmentationModel, pixels: int, peak: int, run: Run) -> in
     if model.device.type == "cpu":
         most = min(most, max(CPU_LEAST, CPU_PIXELS // pixels))
     # tensors are not all: convolutions work in memory of their own
-    return max(1, min(most, int(SHARE * run.memory) // max(1, peak)))
+    return max(1, min(most, int(SHARE * run.memory - taken) // max(1, peak)))
