@@ -6,6 +6,7 @@
     ├── BadParameter             a parameter is outside its limits            (ValueError)
     ├── UnknownName              no method, model, layer or class of that name (LookupError)
     ├── MissingNeed              the method needs something that is not there  (ValueError)
+    │   └── NoRule           the network has an operation that cannot be followed back
     ├── ModelMismatch            the file is not a model we can run            (ValueError)
     ├── ImageMismatch            the image cannot be read or does not fit      (ValueError)
     ├── NoSuchRegion             the region to explain is empty or outside     (ValueError)
@@ -51,6 +52,10 @@ class UnknownName(SegLensError, LookupError):
 
 class MissingNeed(SegLensError, ValueError):
     """The method needs something that this model or this call does not have."""
+
+
+class NoRule(MissingNeed):
+    """The network uses an operation through which this method cannot go back."""
 
 
 class ModelMismatch(SegLensError, ValueError):

@@ -22,6 +22,7 @@ from seglens.core.run import Run
 from seglens.engine import gradients, infill
 from seglens.engine.evaluator import Evaluator, LayerChange
 from seglens.engine.perturb import Covered, Perturbations
+from seglens.engine.rules import Flow, Rules, Trace
 from seglens.engine.sampled import Sampled, Sampler
 from seglens.engine.target import FrozenTarget
 from seglens.engine.units import Units, make_units
@@ -138,6 +139,10 @@ class Case:
         Outside the :attr:`field` it is zero, and what lies there is not even looked at.
         """
         return self.sampler.gradient(self.x if x is None else x)[0]
+
+    def backward(self, rules: Rules, x: Tensor | None = None) -> Flow:
+        """What comes back to the input by other rules than the gradient's; see :mod:`seglens.engine.rules`."""
+        return Trace(self, rules, x).back()
 
     def gradient_steps(self, copies: Perturbations, text: str = "gradients") -> Iterator[Sampled]:
         """The target's gradient at each of many copies of the image, batch by batch and in order.

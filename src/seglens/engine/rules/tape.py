@@ -1,0 +1,329 @@
+"""A record of the operations of a network, and the way back through them, each by its own rule.
+
+Every operation is met where torch dispatches it, whatever the network is made of: modules, functions, TorchScript,
+exported graphs; nothing in the network is changed. What an operation read and wrote is kept as places in memory
+(:mod:`seglens.engine.rules.cells`), so that views, in-place operations and layers that are used twice need no care.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache, partial
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.overrides import TorchFunctionMode
+
+from seglens.core.errors import NoRule
+from seglens.core.run import Run
+from seglens.engine.fast import Watching
+from seglens.engine.rules.cells import Cell, Memory
+from seglens.engine.rules.steps import Mark, Rule, Slot, Step, all_of, names, no_rule
+
+# Operations that read nothing but a tensor's shape.
+SHAPES = names(
+    "empty_like zeros_like ones_like full_like rand_like randn_like randint_like new_empty new_empty_strided "
+    "new_zeros new_ones new_full bernoulli sym_size sym_stride sym_numel"
+)
+EMPTY = frozenset(["empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"])
+WHOLE = "network"  # the name of a module that is no part of another
+BLIND = names("set_ set_data resize_ resize_as_ _resize_output_ swap_")
+
+
+class Rules(Protocol):
+    """A choice of rules."""
+
+    def choose(self, step: Step, tape: Tape) -> Rule | None:
+        """The rule of an operation, asked while the network runs; ``None`` refuses it if anything comes back to it."""
+
+    def finish(self, tape: Tape) -> None:
+        """Look at the whole record once, before anything goes back."""
+
+
+@dataclass(eq=False)
+class Tape:
+    """The operations of one run of a network through which the input goes.
+
+    Args:
+        rules: what is kept, and how to go back.
+        run: cancel; asked at every operation.
+    """
+
+    rules: Rules
+    run: Run
+    steps: list[Step | Mark] = field(default_factory=list)
+    declared: set[str] = field(default_factory=set)
+    writes: Counter[int] = field(default_factory=Counter)
+    uses: Counter[int] = field(default_factory=Counter)
+    tags: dict[str, set[int]] = field(default_factory=dict)
+    leaves: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        """Nothing recorded yet."""
+        self._reached: set[int] = set()
+        self._unwritten: set[int] = set()
+        self._kept: dict[int, list[Slot]] = {}
+        self._alive: dict[int, StorageWeakRef] = {}
+        self._inside: list[tuple[str, int]] = [("", 0)]
+        self._calls: Counter[str] = Counter()
+        self.source: Cell | None = None
+        self.answer: Cell | None = None
+
+    def record(self, network: Callable[[Tensor], Tensor], x: Tensor, layers: nn.Module | None = None) -> Tensor:
+        """Run the network on an input that it may overwrite, and record it.
+
+        Args:
+            network: any function of torch operations.
+            x: its input.
+            layers: a module whose parts give operations their names; its own hooks stay, ours are gone afterwards.
+
+        Raises:
+            NoRule: something was computed that torch does not tell of.
+            Cancelled: within one operation of the request.
+        """
+        self.source = Cell.of(x)
+        self.reach(x)
+        self.tags["input"] = {_store(x)}
+        with torch.no_grad(), _Plain(), _named(layers, self), _Seeing(self):
+            out = network(x)
+        self.answer = Cell.of(out)
+        self.rules.finish(self)
+        return out
+
+    def tagged(self, tag: str, cell: Cell) -> bool:
+        """Whether a tensor lies where something was tagged."""
+        return cell.store in self.tags.get(tag, ())
+
+    def reach(self, t: Tensor) -> None:
+        """From here on this memory holds something of the input."""
+        store = _store(t)
+        if store not in self._alive:
+            self._hold(t)
+        self._reached.add(store)
+
+    def reached(self, t: Tensor) -> bool:
+        """Whether anything of the input is in a tensor."""
+        return t.is_floating_point() and _store(t) in self._reached
+
+    def see(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Run an operation and write it down."""
+        self.run.check()
+        tensors = all_of(Tensor, (args, tuple(kwargs.values())))
+        name = _name(func)
+        written = _written(func, args, kwargs)
+        self._refuse_unseen(name, tensors, written)
+        if name in SHAPES or not any(self.reached(t) for t in tensors):
+            return self._constant(name, func, args, kwargs, written)
+        if name in BLIND or (name == "view" and func._overloadname == "dtype"):
+            raise no_rule(name, self._inside[-1][0])
+        if _is_view(func):
+            return func(*args, **kwargs)
+        step = self._step(name, args, kwargs, written)
+        out = func(*args, **kwargs)
+        made = all_of(Tensor, out)
+        if not written and {_store(t) for t in made} <= {_store(t) for t in tensors}:
+            return out  # a view that does not say so
+        self._finish(step, made if _returns_new(func) else written)
+        return out
+
+    def enter(self, name: str, *_: Any) -> None:
+        """A module begins."""
+        self._calls[name] += 1
+        self._inside.append((name, self._calls[name]))
+
+    def leave(self, name: str, _: Any, __: Any, out: Any) -> None:
+        """A module ends."""
+        _, call = self._inside.pop()
+        if isinstance(out, Tensor) and self.reached(out):
+            self.steps.append(Mark(name, call, Cell.of(out)))
+
+    def back(
+        self,
+        memory: Memory,
+        *,
+        before: int | None = None,
+        after: int = -1,
+        seen: Callable[[Step, Sequence[Tensor | None], list[tuple[Slot, Tensor]]], None] | None = None,
+    ) -> Memory:
+        """Go back through all operations, or those between two numbers.
+
+        Args:
+            memory: what comes back, at the end: where the network answered, say.
+            before, after: numbers in :attr:`steps`; what lies between them is gone through.
+            seen: told what came to an operation and what it handed on.
+
+        Returns:
+            The same memory: what has come to the input lies at :attr:`source`, the rest has come to constants.
+
+        Raises:
+            NoRule: something came back to an operation that has no rule.
+            Cancelled: within one operation of the request.
+        """
+        for number in range(len(self.steps) if before is None else before, after + 1, -1):
+            step = self.steps[number - 1]
+            self.run.check()
+            if isinstance(step, Mark):
+                continue
+            came = [None if a.cell is None else memory.take(a.cell) for a in step.answers]
+            if all(c is None for c in came):
+                continue
+            if step.rule is None:
+                raise no_rule(step.name, step.layer)
+            gave = step.rule.back(step, came)
+            for slot, values in gave:
+                if slot.cell is not None:
+                    memory.add(slot.cell, values)
+            if seen is not None:
+                seen(step, came, gave)
+        return memory
+
+    def _constant(self, name: str, func: Any, args: Any, kwargs: Any, written: list[Tensor]) -> Any:
+        self._preserve(written)
+        out = func(*args, **kwargs)
+        for t in written:
+            self._unwritten.discard(_store(t))
+        if name in EMPTY and out.numel():
+            self._hold(out)
+            self._unwritten.add(_store(out))
+        return out
+
+    def _refuse_unseen(self, name: str, tensors: list[Tensor], written: list[Tensor]) -> None:
+        if not self._unwritten or name in SHAPES:
+            return
+        filled = {_store(t) for t in written}
+        if any(_store(t) in self._unwritten and _store(t) not in filled for t in tensors if t.numel()):
+            raise NoRule(
+                f"Something inside {self._inside[-1][0] or 'the network'} is computed where torch does not tell of it "
+                f"(before {name}), so it cannot be followed back.",
+                fix="Explain this network with methods that need no rules: vanilla-gradient, occlusion.",
+            )
+
+    def _step(self, name: str, args: Any, kwargs: Any, written: list[Tensor]) -> Step:
+        """The step before its operation runs, with what its rule needs."""
+        layer, call = self._inside[-1]
+        given = {key: self._slotted(value) for key, value in kwargs.items()}
+        step = Step(name, self._slotted(args), given, layer, call)
+        step.rule = self.rules.choose(step, self)
+        changed = {_store(t) for t in written}
+        for slot in step.slots:
+            if slot.cell is not None:
+                self.uses[slot.cell.store] += 1
+            if slot.value is None:
+                continue
+            if slot.cell is not None and (step.rule is None or not step.rule.inputs):
+                slot.value = None
+            elif _store(slot.value) in changed:
+                slot.value = slot.value.clone()
+        self._preserve(written)
+        return step
+
+    def _finish(self, step: Step, answers: list[Tensor]) -> None:
+        keep = () if step.rule is None else step.rule.answers
+        outs = []
+        for number, t in enumerate(answers):
+            if not t.is_floating_point():
+                outs.append(Slot(None, t))
+                continue
+            self.reach(t)
+            self.writes[_store(t)] += 1
+            self._unwritten.discard(_store(t))
+            for tag in step.tags:
+                self.tags.setdefault(tag, set()).add(_store(t))
+            outs.append(Slot(Cell.of(t), t if number in keep else None))
+        step.answers = tuple(outs)
+        for slot in (*step.slots, *step.answers):
+            if slot.value is not None:
+                self._kept.setdefault(_store(slot.value), []).append(slot)
+        self.steps.append(step)
+
+    def _slotted(self, thing: Any) -> Any:
+        """The same with a slot for each tensor."""
+        if isinstance(thing, Tensor):
+            return Slot(Cell.of(thing) if self.reached(thing) else None, thing)
+        if isinstance(thing, tuple | list):
+            return type(thing)([self._slotted(t) for t in thing])
+        return thing
+
+    def _hold(self, t: Tensor) -> None:
+        """See that the number of its memory is not given away again; the memory itself may go."""
+        self._alive[_store(t)] = StorageWeakRef(t.untyped_storage())  # type: ignore[no-untyped-call]
+
+    def _preserve(self, written: list[Tensor]) -> None:
+        """Keep what rules need before it is overwritten."""
+        for t in written:
+            for slot in self._kept.pop(_store(t), ()):
+                slot.value = None if slot.value is None else slot.value.clone()
+
+
+class _Seeing(Watching):
+    """The mode that meets every operation."""
+
+    def __init__(self, tape: Tape) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._tape = tape
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return self._tape.see(func, args, kwargs or {})
+
+
+class _Plain(TorchFunctionMode):
+    """Does nothing; but while it is there, torch's attention takes no fast path of one closed operation."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def _named(module: nn.Module | None, tape: Tape) -> Iterator[None]:
+    """Tell the tape which named part of a module is at work; the hooks are gone afterwards."""
+    handles = []
+    try:
+        for name, part in () if module is None else module.named_modules():
+            if next(part.children(), None) is None:
+                tape.leaves.add(name)
+            handles.append(part.register_forward_pre_hook(partial(tape.enter, name or WHOLE)))
+            handles.append(part.register_forward_hook(partial(tape.leave, name or WHOLE)))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _store(t: Tensor) -> int:
+    return int(t.untyped_storage()._cdata)
+
+
+@cache
+def _name(func: Any) -> str:
+    """The operation's name, ``relu`` for ``aten::relu_``; those of other libraries with their library."""
+    space, _, name = func._schema.name.partition("::")
+    if func._schema.is_mutable and name.endswith("_") and not name.endswith("__") and name not in BLIND:
+        name = name[:-1]
+    return str(name if space == "aten" else f"{space}.{name}")
+
+
+@cache
+def _is_view(func: Any) -> bool:
+    return any(r.alias_info is not None and not r.alias_info.is_write for r in func._schema.returns)
+
+
+@cache
+def _returns_new(func: Any) -> bool:
+    return any(r.alias_info is None for r in func._schema.returns)
+
+
+def _written(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
+    """The tensors that an operation writes into."""
+    if not func._schema.is_mutable:
+        return []
+    found = []
+    for place, argument in enumerate(func._schema.arguments):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            value = args[place] if place < len(args) else kwargs.get(argument.name)
+            found += all_of(Tensor, value)
+    return found

@@ -1,0 +1,255 @@
+"""Rules asked about a case: the network is recorded on the part of the image that matters, and gone back through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from seglens.core.boxes import Box, at_box
+from seglens.core.errors import MissingNeed
+from seglens.core.explanation import Table
+from seglens.engine import fast
+from seglens.engine.gradients import guarded
+from seglens.engine.rules.cells import Memory
+from seglens.engine.rules.moves import Came, Gave
+from seglens.engine.rules.relevance import Relevance
+from seglens.engine.rules.rescale import Rescale, pair
+from seglens.engine.rules.steps import Mark, Step
+from seglens.engine.rules.tape import Rules, Tape
+
+if TYPE_CHECKING:
+    from seglens.engine.case import Case
+
+OUTSIDE = "around the network"
+
+
+@dataclass
+class Row:
+    """What a layer was given and what it handed on.
+
+    Args:
+        layer: its name, and how often it had run; an operation between the layers stands by itself.
+        operations: what ran in it, and the rules.
+        came, gave: sums over all answers and all inputs, per operation.
+    """
+
+    layer: str
+    operations: list[str] = field(default_factory=list)
+    came: list[Tensor] = field(default_factory=list)
+    gave: list[Tensor] = field(default_factory=list)
+
+    @property
+    def leak(self) -> float:
+        """What biases, constants and ε have absorbed."""
+        return float(sum(self.came) - sum(self.gave))
+
+
+@dataclass(frozen=True, eq=False)
+class Flow:
+    """What has come back to the input.
+
+    Args:
+        values: (N, C, *space) of the whole image; zero outside the field.
+        start: the sum of what went in at the end of the network.
+        rows: layer by layer, in the order in which they ran; empty if nobody asked.
+        constants: what came to memory that holds nothing of the input.
+    """
+
+    values: Tensor
+    start: float
+    rows: tuple[Row, ...] = ()
+    constants: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """The sum over the input."""
+        return float(self.values.sum(dtype=torch.float64))
+
+    @property
+    def kept(self) -> float:
+        """The share of the start that has come to the input; 0 if nothing started."""
+        return self.total / self.start if self.start else 0.0
+
+    def table(self, name: str = "conservation") -> Table:
+        """Layer by layer: what came to its answer, what it handed on, what it absorbed, and what is left of the start.
+
+        Layers beside each other (skip connections) share the relevance, so that no column needs to be constant; the
+        last one counts all that is under way at that depth.
+        """
+        leaks = [row.leak for row in self.rows]
+        under_way = [self.start - sum(leaks[i:]) for i in range(len(leaks))]
+        return Table(
+            name,
+            {
+                "layer": [row.layer for row in self.rows],
+                "operations": [", ".join(dict.fromkeys(reversed(row.operations))) for row in self.rows],
+                "came": [float(row.came[0]) for row in self.rows],
+                "handed on": [float(row.gave[-1]) for row in self.rows],
+                "absorbed": leaks,
+                "under way": under_way,
+            },
+        )
+
+
+class Trace:
+    """A record of a case's network under some rules, to go back through as often as wanted.
+
+    Args:
+        case: the question; the model runs on its field alone, where that is exact.
+        rules: how to go back.
+        x: input (N, C, *space); the clean one by default.
+
+    Raises:
+        NoRule: something was computed that torch does not tell of.
+        OutOfMemory, Cancelled: as everywhere.
+    """
+
+    def __init__(self, case: Case, rules: Rules, x: Tensor | None = None, *, box: Box | None = None) -> None:
+        """Run the network once."""
+        self.case, self.rules = case, rules
+        self.x = case.x if x is None else x
+        self.box = case.evaluator.cheap_field if box is None else box
+        self.target = case.target.within(self.box)
+        self._model = case.model.within(self.box, case.shape)
+        self._scored = isinstance(rules, Rescale)
+        self.tape = Tape(rules, case.run)
+        out = self._record(self.tape, self.x)
+        self.logits = None if self._scored else out
+        if self.x[at_box(self.box)].shape != self.x.shape:
+            case.run.engine["crop"] = [[s.start, s.stop] for s in self.box]
+
+    def compare(self, baseline: Tensor) -> None:
+        """Record the network on a baseline (N, C, *space) beside, as DeepLift needs it; see :func:`pair`."""
+        beside = Tape(self.rules, self.case.run)
+        self._record(beside, baseline)
+        pair(self.tape, beside)
+
+    def start(self) -> Tensor:
+        """What goes in at the end: the target's derivative at each logit, for relevance times the logit.
+
+        For a target that reads the logits themselves, relevance sums up to the target's number.
+        """
+        if self.logits is None:
+            return torch.ones(len(self.x), device=self.x.device, dtype=self.x.dtype)
+        leaf = self.logits.detach().clone().requires_grad_(True)
+        with torch.enable_grad():
+            total = self.target(leaf).sum()
+            (gradient,) = torch.autograd.grad(total, leaf)
+        return gradient * leaf.detach() if isinstance(self.rules, Relevance) else gradient
+
+    def back(self, start: Tensor | None = None, *, rows: bool = False, layer: str | None = None,
+             keep: Callable[[Tensor], Tensor] | None = None) -> Flow:  # fmt: skip
+        """Go back to the input.
+
+        Args:
+            start: what goes in at the end, in the shape of the answer; :meth:`start` by default.
+            rows: report layer by layer.
+            layer: let only what passes the last run of this layer reach the input.
+            keep: changes what has come to the layer, (N, K, *s).
+
+        Raises:
+            NoRule: something came to an operation that has no rule.
+            MissingNeed: the layer answers nothing that comes from the input.
+        """
+        start = self.start() if start is None else start
+        book = _Book(self.tape) if rows else None
+        self.case.run.cost.backwards += len(self.x)
+        with guarded(self.case.model), fast.kept_memory(), torch.no_grad():
+            memory = self._entered(start)
+            seen = None if book is None else book.write
+            if layer is None:
+                self.tape.back(memory, seen=seen)
+            else:
+                at = self._mark(layer)
+                mark = self.tape.steps[at]
+                assert isinstance(mark, Mark)
+                came = self.tape.back(memory, after=at).peek(mark.cell)
+                memory = Memory()
+                if came is not None:
+                    memory.add(mark.cell, came if keep is None else keep(came))
+                self.tape.back(memory, before=at, seen=seen)
+            return self._flow(memory, float(start.sum()), () if book is None else book.rows())
+
+    def at(self, layer: str, start: Tensor | None = None) -> Tensor:
+        """What comes back to a layer's last answer, (N, K, *s); zeros if nothing does."""
+        at = self._mark(layer)
+        mark = self.tape.steps[at]
+        assert isinstance(mark, Mark)
+        with guarded(self.case.model), fast.kept_memory(), torch.no_grad():
+            came = self.tape.back(self._entered(self.start() if start is None else start), after=at).peek(mark.cell)
+        self.case.run.cost.backwards += len(self.x)
+        return mark.cell.empty().zero_() if came is None else came.clone()
+
+    def _record(self, tape: Tape, x: Tensor) -> Tensor:
+        model, run = self._model, self.case.run
+        part = fast.arranged(x[at_box(self.box)].detach().clone())
+        layers: nn.Module | None = model.module if model.layered else None
+
+        def scored(x: Tensor) -> Tensor:
+            return self.target(model.logits(x))
+
+        run.check()
+        with guarded(self.case.model), fast.kept_memory():
+            out = tape.record(scored if self._scored else model.logits, part, layers)
+        run.cost.forwards += len(x)
+        return out
+
+    def _entered(self, start: Tensor) -> Memory:
+        memory = Memory()
+        assert self.tape.answer is not None
+        memory.add(self.tape.answer, start)
+        return memory
+
+    def _mark(self, layer: str) -> int:
+        found = [n for n, s in enumerate(self.tape.steps) if isinstance(s, Mark) and s.layer == layer]
+        if not found:
+            raise MissingNeed(
+                f"Nothing of the image comes to the layer {layer}, or it returns no tensor.",
+                fix="Choose another layer.",
+            )
+        return found[-1]
+
+    def _flow(self, memory: Memory, start: float, rows: tuple[Row, ...]) -> Flow:
+        assert self.tape.source is not None
+        values = torch.zeros_like(self.x)
+        came = memory.take(self.tape.source)
+        if came is not None:
+            values[at_box(self.box)] = came.to(values)
+        return Flow(values, start, rows, memory.total())
+
+
+class _Book:
+    """Sums of what comes to layers and goes on."""
+
+    def __init__(self, tape: Tape) -> None:
+        self._rows: dict[tuple[str, int, int], Row] = {}
+        self._leaves = tape.leaves
+        self._twice = {s.layer for s in tape.steps if isinstance(s, Step) and s.call > 1}
+
+    def write(self, step: Step, came: Came, gave: Gave) -> None:
+        """Called for each operation, from the last to the first."""
+        leaf = step.layer in self._leaves
+        key = (step.layer, step.call, -1 if leaf else len(self._rows))
+        if key not in self._rows:
+            self._rows[key] = Row(self._name(step, leaf))
+        row = self._rows[key]
+        rule = "folded" if step.folded else "" if step.rule is None else step.rule.name
+        row.operations.append(f"{step.name} ({rule})")
+        row.came.append(_sum([c for c in came if c is not None]))
+        row.gave.append(_sum([values for slot, values in gave if slot.cell is not None]))
+
+    def rows(self) -> tuple[Row, ...]:
+        """From the first layer to the last."""
+        return tuple(self._rows.values())[::-1]
+
+    def _name(self, step: Step, leaf: bool) -> str:
+        name = (step.layer or OUTSIDE) + (f" ({step.call})" if step.layer in self._twice else "")
+        return name if leaf else f"{name}: {step.name}"
+
+
+def _sum(values: list[Tensor]) -> Tensor:
+    return torch.stack([v.sum().double() for v in values]).sum() if values else torch.zeros(())
