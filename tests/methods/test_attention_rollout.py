@@ -114,6 +114,17 @@ def test_the_token_of_a_class_reads_for_itself():
     assert "region" in caught.value.fix
 
 
+def test_a_network_with_a_sigmoid_per_class_has_no_token_for_background():
+    matrices = random_matrices(2, 2, TOKENS + 2)
+    model = wrap(Given(matrices, 2), classes=("background", "a", "b"), multilabel=True, divisor=PATCH)
+    mask = Painted(np.ones(PIXELS.shape, bool))
+    for index in (1, 2):
+        answer = explain("attention-rollout", IMAGE, model, Target(index, mask), rows="class token", smooth=False)
+        torch.testing.assert_close(blocks(answer.map.data).flatten(), by_hand(matrices)[index - 1, 2:])
+    with pytest.raises(MissingNeed, match="no token for the class background"):
+        explain("attention-rollout", IMAGE, model, Target(0, mask), rows="class token")
+
+
 def test_a_region_counts_by_its_area():
     """Maps of disjoint regions add up, weighted by their pixels; patches may be covered in part."""
     model = wrap(Given(random_matrices(2, 2, TOKENS)), divisor=PATCH)
