@@ -93,15 +93,15 @@ class Sampler:
         self.run.cost.plain += len(copies)
         yield from self._steps(copies, text)
 
-    def gradient(self, x: Tensor, text: str = "gradients") -> tuple[Tensor, Tensor]:
-        """Gradients of inputs (N, C, *space), and their scores (N,) in float64 on the CPU.
+    def gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradients of a few inputs (N, C, *space), and their scores (N,) in float64 on the CPU; tells no progress.
 
         Raises:
             OutOfMemory, Cancelled: as :meth:`steps`.
         """
         out = torch.zeros_like(x)
         scores = torch.zeros(len(x), dtype=torch.float64)
-        for made in self._steps(_Clean(x) if x is self.x else _Given(x), text):
+        for made in self._steps(_Clean(x) if x is self.x else _Given(x), None):
             at = slice(int(made.index[0]), int(made.index[-1]) + 1)
             out[(at, slice(None), *made.box)] = made.gradients
             scores[at] = made.scores
@@ -129,9 +129,9 @@ class Sampler:
         pixels = sum(p.pixels for p in self._pieces(count))
         return count * (1 + BACKWARD) * pixels / prod(self.shape), count
 
-    def _steps(self, copies: Perturbations, text: str) -> Iterator[Sampled]:
-        run, total, done = self.run, len(copies), 0
-        run.progress(0, total, text)
+    def _steps(self, copies: Perturbations, text: str | None) -> Iterator[Sampled]:
+        total, done = len(copies), 0
+        self._tell(0, total, text)
         with guarded(self.model), fast.kept_memory():
             pieces, size = self._plan(total, isinstance(copies, _Clean))
             while done < total:
@@ -149,7 +149,13 @@ class Sampler:
                     continue
                 done = stop
                 yield made
-                run.progress(done, total, text)
+                self._tell(done, total, text)
+
+    def _tell(self, done: int, total: int, text: str | None) -> None:
+        if text is None:
+            self.run.check()
+        else:
+            self.run.progress(done, total, text)
 
     def _batch(self, copies: Perturbations, pieces: list[Piece], start: int, stop: int) -> Sampled:
         box = around([p.crop for p in pieces])
