@@ -64,23 +64,22 @@ class Around(nn.Module):
 class Explicit(nn.Module):
     """Attention by hand, with whatever stands between softmax and product."""
 
-    def __init__(self, heads=2, between=lambda w: w, product=torch.matmul, residual=True):
+    def __init__(self, heads=2, between=lambda w: w, product=torch.matmul, softmax=lambda z: z.softmax(-1)):
         super().__init__()
         torch.manual_seed(1)
         self.qkv, self.heads, self.between, self.product = nn.Linear(8, 24), heads, between, product
-        self.residual = residual
+        self.softmax = softmax
 
     def parts(self, tokens):
         return self.qkv(tokens).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
 
     def weights(self, tokens):
         query, key, _ = self.parts(tokens)
-        return (query @ key.transpose(2, 3) / math.sqrt(query.shape[-1])).softmax(-1)
+        return self.softmax(query @ key.transpose(2, 3) / math.sqrt(query.shape[-1]))
 
     def forward(self, tokens):
         read = self.product(self.between(self.weights(tokens)), self.parts(tokens)[2])
-        read = read.transpose(1, 2).flatten(2)
-        return tokens + read if self.residual else read
+        return tokens + read.transpose(1, 2).flatten(2)
 
 
 class Scaled(Explicit):
@@ -138,7 +137,9 @@ def tokens_of(net):
         Explicit(),
         Explicit(between=nn.Dropout(0.5)),
         Explicit(between=lambda w: w.to(torch.float64).to(torch.float32).contiguous()),
-        Explicit(product=lambda w, v: w @ v),
+        Explicit(product=lambda w, v: w @ v, softmax=nn.Softmax(dim=3)),
+        Explicit(softmax=lambda z: torch.softmax(input=z, dim=-1)),
+        Explicit(softmax=lambda z: F.softmax(z, 3, dtype=torch.float32)),
         Explicit(product=lambda w, v: torch.einsum("bhxy,bhyd->bhxd", w, v)),
         Explicit(product=lambda w, v: torch.bmm(w.flatten(0, 1), v.flatten(0, 1)).unflatten(0, (1, 2))),
         Explicit(product=lambda w, v: (v.transpose(2, 3) @ w.permute(0, 1, 3, 2)).transpose(2, 3)),

@@ -71,7 +71,7 @@ class Attended(TorchFunctionMode):
             self._multiplied((*args, *kwargs.values()))
         out = func(*args, **kwargs)
         if name in SOFTMAX:
-            return self._softened(out, *args, **kwargs)
+            return self._softened(out, args, kwargs)
         if name in CARRIED:
             self._carry(out, args)
         return out
@@ -141,8 +141,9 @@ class Attended(TorchFunctionMode):
             return answer, None
         return answer, weights.mean(-3) if given["average_attn_weights"] else weights
 
-    def _softened(self, out: Tensor, given: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        dim = kwargs.get("dim", args[0] if args else None)
+    def _softened(self, out: Tensor, args: Any, kwargs: Any) -> Tensor:
+        given = args[0] if args else kwargs["input"]
+        dim = kwargs.get("dim", args[1] if len(args) > 1 else None)
         if out.ndim < 2 or dim not in (-1, out.ndim - 1):
             return out
         number = self._next(lambda: _rows(given.diagonal(dim1=-2, dim2=-1).isnan()))
