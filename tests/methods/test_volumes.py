@@ -107,7 +107,8 @@ def test_every_method_for_volumes_answers_on_a_scan(name, question, trained):
         with pytest.raises(seglens.SegLensError, match="object"):
             explain(method, image, trained, target)
         return
-    answer = explain(method, image, trained, target)
+    second = {"second_model": trained} if Need.SECOND_MODEL in method.needs else {}
+    answer = explain(method, image, trained, target, **second)
     for layer in answer.layers:
         data = np.asarray(layer.data)
         assert np.isfinite(data).all()
