@@ -91,6 +91,9 @@ def layers(dims):
         "to a size": (mean(2), Call(lambda x: F.interpolate(x, [4 * n for n in x.shape[2:]], mode=LINEAR[dims]))),
         "padded": (Call(lambda x: F.pad(x, (2, 1), value=0.7)), conv(4, 4, 3)),
         "cut": (Call(lambda x: x[..., 2:-3]), conv(4, 4, 3, padding=1), Call(lambda x: x[..., 1::2])),
+        # what an activation may not overwrite, as somebody still needs it
+        "parts": (Call(lambda x: torch.cat([F.relu(x.chunk(2, 1)[0]), x], 1)), conv(6, 4, 3, padding=1)),
+        "padded by nothing": (Call(lambda x: F.relu(F.pad(x, (0, 0))) + x), conv(4, 4, 3, padding=1)),
         "norm": (NORM[dims](4), nn.PReLU(4), nn.Dropout(0.5), nn.GELU(), nn.ELU(inplace=True), nn.SiLU()),
     }
 

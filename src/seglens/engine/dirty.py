@@ -132,7 +132,8 @@ def rectangles(program: Program, boxes: dict[int, Box], seen: Box, slack: float,
         corner = tuple(of[k][1][s] for of, k, s in zip(classes, key, spans_of, strict=True))
         found.setdefault(key, []).append((number, corner))
     groups, amounts = [], []
-    for key, members in found.items():
+    # the largest group first: most of the image is seen early, and memory that runs out is found out early
+    for key, members in sorted(found.items(), key=lambda item: -len(item[1])):
         along = tuple(of[k][0] for of, k in zip(classes, key, strict=True))
         groups.append(Group(tuple(n for n, _ in members), along, tuple(c for _, c in members)))
         amounts.append(program.amount(along))
@@ -213,7 +214,7 @@ class Dirty:
         """
         limit = ALIKE * max(1e-12, float(clean.abs().max()))
         places = [(n, group, at) for group in self._plan.groups for at, n in enumerate(group.members)]
-        largest = max(self._plan.groups, key=lambda g: len(g.members))
+        largest = self._plan.groups[0]
         middle = (-1, largest, len(largest.members) // 2)
         # at the corners there are borders, and what pads an odd size
         tried = (min(places, key=lambda p: p[0]), max(places, key=lambda p: p[0]), middle)

@@ -62,14 +62,21 @@ class _Patches:
                 else:
                     starts = self._starts(step.out)
                     patches = [self._patch(v, starts, size) for v in step.inputs]
-                    ours = step.inputs[0] and program.is_last(step.inputs[0], place)
-                    self._data[step.out] = (rule.here if rule.here and ours else rule.run)(*patches)
+                    here = rule.here if rule.here is not None and self._is_ours(step.inputs[0], place) else rule.run
+                    self._data[step.out] = here(*patches)
             for v in {leaf for i in step.inputs for leaf in program.leaves(i)}:
                 if program.is_last(v, place):
                     self._data.pop(v, None)
         out = program.trace.out
         size = self._size(out)
         return self._patch(out, self._starts(out), size) if all(size) else None
+
+    def _is_ours(self, value: int, place: int) -> bool:
+        """Whether a value may be overwritten: nobody asks for it later, nor for what shares its memory."""
+        if not value or not self._program.is_last(value, place):
+            return False
+        memory = [t.untyped_storage().data_ptr() for t in self._data.values()]
+        return value not in self._data or memory.count(self._data[value].untyped_storage().data_ptr()) == 1
 
     def _size(self, value: int) -> Sizes:
         return tuple(a.lengths[value] for a in self._along)
