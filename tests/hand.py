@@ -63,7 +63,12 @@ class Deep(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, *space) to (N, K, *space)."""
-        return self.head(self.mix(F.relu(self.features(x))))
+        return self.head(self.mix(dropped(self, F.relu(self.features(x)))))
+
+
+def dropped(module: nn.Module, x: Tensor) -> Tensor:
+    """Dropout for methods that need it; to all others nothing, since networks are in eval mode."""
+    return F.dropout(x, 0.1, module.training)
 
 
 class Constant(nn.Module):
@@ -80,7 +85,7 @@ class Constant(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, *space) to (N, K, *space)."""
-        self.features(x)
+        dropped(self, self.features(x))
         return self.head(torch.ones_like(x[:, :1]))
 
 
@@ -133,8 +138,21 @@ class Context(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 1, *space) to (N, 3, *space)."""
-        seen = F.relu(self.features(x))
-        return self.head(torch.cat([box_sum(seen[:, :1], self.reach), seen[:, 1:2]], 1))
+        seen = dropped(self, F.relu(self.features(x)))
+        return self.head(torch.cat([self.around(seen[:, :1]), seen[:, 1:2]], 1))
+
+    def around(self, marked: Tensor) -> Tensor:
+        """How much marker there is around each pixel, of (N, 1, *space)."""
+        return box_sum(marked, self.reach)
+
+
+class Brightest(Context):
+    """:class:`Context` by the brightest pixel around instead of their sum: max pooling knows where that was."""
+
+    def around(self, marked: Tensor) -> Tensor:
+        """As much as a marker has in all, if the brightest pixel is one."""
+        pool = F.max_pool2d if marked.ndim == 4 else F.max_pool3d
+        return 13 * pool(marked, 2 * self.reach + 1, 1, self.reach)
 
 
 class Matched(nn.Module):

@@ -305,25 +305,17 @@ def test_only_what_passes_a_layer_reaches_the_input_when_asked():
     trace = Trace(case, COMPOSITES["lrp-0"])
     whole = trace.back().values
     # "three" is a cut: everything passes it. "up" is not: the skip goes round it
-    torch.testing.assert_close(trace.back(layer="three").values, whole)
-    parts = [trace.back(layer="three", keep=only(k)).values for k in range(4)]
-    torch.testing.assert_close(sum(parts), whole)
-    by_skip = trace.back(layer="up").values
-    assert float((by_skip - whole).abs().max()) > 0.1 * float(whole.abs().max())
+    came = trace.at("three")
+    torch.testing.assert_close(trace.below("three", came).values, whole)
+    each = [came * (torch.arange(4) == k).reshape(1, 4, 1, 1) for k in range(4)]
+    torch.testing.assert_close(sum(trace.below("three", one).values for one in each), whole)
     came = trace.at("up")
     assert came.shape[1] == 4
-    torch.testing.assert_close(float(came.sum()), float(by_skip.sum()), rtol=1e-4, atol=1e-6)
+    by_up = trace.below("up", came)
+    assert float((by_up.values - whole).abs().max()) > 0.1 * float(whole.abs().max())
+    assert by_up.start == pytest.approx(by_up.total, rel=1e-4, abs=1e-6)
     with pytest.raises(MissingNeed, match="nowhere"):
-        trace.back(layer="nowhere")
-
-
-def only(channel):
-    def keep(came):
-        out = torch.zeros_like(came)
-        out[:, channel] = came[:, channel]
-        return out
-
-    return keep
+        trace.at("nowhere")
 
 
 def test_rows_follow_the_network_and_layers_that_run_twice_are_told_apart():

@@ -15,6 +15,7 @@ from hand import (
     Attending,
     AttendingConstant,
     AttendingDeep,
+    Brightest,
     Constant,
     Context,
     Deep,
@@ -44,7 +45,8 @@ def needs_places(name):
 
 
 # Noise makes bright spots, and to the usual plant these are more evidence: here the marker counts by its exactness.
-PLANTS = {"u-noise": Matched, "smooth-u-noise": Matched}
+# Of a deconvolution, which does not ask whether a ReLU was active, only max pooling knows the image.
+PLANTS = {"u-noise": Matched, "smooth-u-noise": Matched, "deconvolution": Brightest}
 
 
 # What shows a layer or the network's answer itself claims no evidence; its own test asks what it shows.

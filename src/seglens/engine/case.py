@@ -162,7 +162,7 @@ class Case:
         """
         modules, box = [find_layer(self.model, layer) for layer in layers], self.evaluator.cheap_field
         if box != whole(self.shape):
-            clean = gradients.layer_activations(self.model, modules, self.x, self.run)
+            clean = self.clean_at(layers)
             part, at = self.model.within(box, self.shape), at_box(box)
             near = gradients.layer_gradients(part, modules, self.x[at], self.target.within(box), self.run)
             sizes = self.model.padded(self.shape), part.padded(tuple(s.stop - s.start for s in box))
@@ -176,7 +176,12 @@ class Case:
 
     def activation(self, layer: str) -> Tensor:
         """What a layer answers to the clean image, (1, K, *s), without gradients."""
-        return gradients.layer_activation(self.model, find_layer(self.model, layer), self.x, self.run)
+        return self.clean_at([layer])[0]
+
+    def clean_at(self, layers: Sequence[str]) -> list[Tensor]:
+        """What layers answer to the clean image, (1, K, *s) each, without gradients, in one forward pass."""
+        modules = [find_layer(self.model, layer) for layer in layers]
+        return gradients.layer_activations(self.model, modules, self.x, self.run)
 
     def enlarged(self, values: Tensor) -> Tensor:
         """Maps of a layer (N, C, *s) at image size (N, C, *space); what the network padded is cut off."""

@@ -8,9 +8,8 @@ from math import prod
 
 from torch import Tensor
 
-from seglens.engine import gradients
 from seglens.engine.case import Case
-from seglens.models.layers import LayerInfo, find_layer
+from seglens.models.layers import LayerInfo
 
 _BYTES = 4 * 4  # of one value: its activation and gradient, what the pass back keeps, and the same of a crop
 
@@ -49,9 +48,7 @@ class Depths(Case):
         if layer not in self.clean:
             self.clean.clear()
             names = self._next(layer)
-            modules = [find_layer(self.model, name) for name in names]
-            found = gradients.layer_activations(self.model, modules, self.x, self.run)
-            self.clean.update(zip(names, found, strict=True))
+            self.clean.update(zip(names, self.clean_at(names), strict=True))
         return self.clean[layer]
 
     def _next(self, layer: str) -> list[str]:

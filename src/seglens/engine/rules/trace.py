@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from seglens.core.boxes import Box, at_box
 from seglens.core.errors import MissingNeed
@@ -122,11 +122,16 @@ class Trace:
         if self.x[at_box(self.box)].shape != self.x.shape:
             case.run.engine["crop"] = [[s.start, s.stop] for s in self.box]
 
-    def compare(self, baseline: Tensor) -> None:
-        """Record the network on a baseline (N, C, *space) beside, as DeepLift needs it; see :func:`pair`."""
+    def compare(self, baseline: Tensor) -> float:
+        """Record the network on a baseline (N, C, *space) beside, as DeepLift needs it; see :func:`pair`.
+
+        Returns:
+            The target's number on the baseline.
+        """
         beside = Tape(self.rules, self.case.run)
-        self._record(beside, baseline)
+        score = self._record(beside, baseline)
         pair(self.tape, beside)
+        return float(score.mean())
 
     def start(self) -> Tensor:
         """What goes in at the end: the target's derivative at each logit, for relevance times the logit.
@@ -141,48 +146,59 @@ class Trace:
             (gradient,) = torch.autograd.grad(total, leaf)
         return gradient * leaf.detach() if isinstance(self.rules, Relevance) else gradient
 
-    def back(self, start: Tensor | None = None, *, rows: bool = False, layer: str | None = None,
-             keep: Callable[[Tensor], Tensor] | None = None) -> Flow:  # fmt: skip
+    def back(self, start: Tensor | None = None, *, rows: bool = False) -> Flow:
         """Go back to the input.
 
         Args:
             start: what goes in at the end, in the shape of the answer; :meth:`start` by default.
             rows: report layer by layer.
-            layer: let only what passes the last run of this layer reach the input.
-            keep: changes what has come to the layer, (N, K, *s).
+
+        Raises:
+            NoRule: something came to an operation that has no rule.
+        """
+        return self._gone(self._entered(start), None, rows)
+
+    def at(self, layer: str, start: Tensor | None = None) -> Tensor:
+        """What comes back to a layer's last answer, (N, K, *s) of the field; zeros if nothing does.
 
         Raises:
             NoRule: something came to an operation that has no rule.
             MissingNeed: the layer answers nothing that comes from the input.
         """
-        start = self.start() if start is None else start
-        book = _Book(self.tape) if rows else None
-        self.case.run.cost.backwards += len(self.x)
+        number, mark = self._mark(layer)
         with guarded(self.case.model), fast.kept_memory(), torch.no_grad():
-            memory = self._entered(start)
-            seen = None if book is None else book.write
-            if layer is None:
-                self.tape.back(memory, seen=seen)
-            else:
-                at = self._mark(layer)
-                mark = self.tape.steps[at]
-                assert isinstance(mark, Mark)
-                came = self.tape.back(memory, after=at).peek(mark.cell)
-                memory = Memory()
-                if came is not None:
-                    memory.add(mark.cell, came if keep is None else keep(came))
-                self.tape.back(memory, before=at, seen=seen)
-            return self._flow(memory, float(start.sum()), () if book is None else book.rows())
-
-    def at(self, layer: str, start: Tensor | None = None) -> Tensor:
-        """What comes back to a layer's last answer, (N, K, *s); zeros if nothing does."""
-        at = self._mark(layer)
-        mark = self.tape.steps[at]
-        assert isinstance(mark, Mark)
-        with guarded(self.case.model), fast.kept_memory(), torch.no_grad():
-            came = self.tape.back(self._entered(self.start() if start is None else start), after=at).peek(mark.cell)
+            came = self.tape.back(self._entered(start), after=number).peek(mark.cell)
         self.case.run.cost.backwards += len(self.x)
         return mark.cell.empty().zero_() if came is None else came.clone()
+
+    def below(self, layer: str, came: Tensor, *, rows: bool = False) -> Flow:
+        """Go back to the input from a layer's last answer, where ``came`` (N, K, *s) has come; all else is left out."""
+        number, mark = self._mark(layer)
+        memory = Memory()
+        memory.add(mark.cell, came)
+        return self._gone(memory, number, rows)
+
+    def _gone(self, memory: Memory, before: int | None, rows: bool) -> Flow:
+        book = _Book(self.tape) if rows else None
+        start = memory.total()
+        with guarded(self.case.model), fast.kept_memory(), torch.no_grad():
+            self.tape.back(memory, before=before, seen=None if book is None else book.write)
+        self.case.run.cost.backwards += len(self.x)
+        assert self.tape.source is not None
+        values = torch.zeros_like(self.x)
+        came = memory.take(self.tape.source)
+        if came is not None:
+            values[at_box(self.box)] = came.to(values)
+        return Flow(values, start, () if book is None else book.rows(), memory.total())
+
+    def at_image(self, values: Tensor) -> Tensor:
+        """A layer's map (1, 1, *s) at image size (*space); zero outside the field."""
+        sizes = tuple(s.stop - s.start for s in self.box)
+        mode = "bilinear" if len(sizes) == 2 else "trilinear"
+        full = F.interpolate(values.float(), self._model.padded(sizes), mode=mode, align_corners=False)[0, 0]
+        out = full.new_zeros(self.case.shape)
+        out[self.box] = full[tuple(slice(0, n) for n in sizes)]
+        return out
 
     def _record(self, tape: Tape, x: Tensor) -> Tensor:
         model, run = self._model, self.case.run
@@ -198,28 +214,20 @@ class Trace:
         run.cost.forwards += len(x)
         return out
 
-    def _entered(self, start: Tensor) -> Memory:
+    def _entered(self, start: Tensor | None) -> Memory:
         memory = Memory()
         assert self.tape.answer is not None
-        memory.add(self.tape.answer, start)
+        memory.add(self.tape.answer, self.start() if start is None else start)
         return memory
 
-    def _mark(self, layer: str) -> int:
-        found = [n for n, s in enumerate(self.tape.steps) if isinstance(s, Mark) and s.layer == layer]
+    def _mark(self, layer: str) -> tuple[int, Mark]:
+        found = [(n, s) for n, s in enumerate(self.tape.steps) if isinstance(s, Mark) and s.layer == layer]
         if not found:
             raise MissingNeed(
                 f"Nothing of the image comes to the layer {layer}, or it returns no tensor.",
                 fix="Choose another layer.",
             )
         return found[-1]
-
-    def _flow(self, memory: Memory, start: float, rows: tuple[Row, ...]) -> Flow:
-        assert self.tape.source is not None
-        values = torch.zeros_like(self.x)
-        came = memory.take(self.tape.source)
-        if came is not None:
-            values[at_box(self.box)] = came.to(values)
-        return Flow(values, start, rows, memory.total())
 
 
 class _Book:

@@ -1,0 +1,56 @@
+"""What methods with rules of their own for the way back share: names of the rules, and what has to be said of them."""
+
+from dataclasses import replace
+from typing import Annotated, Literal
+
+from torch import Tensor
+
+from seglens.core.explanation import Figure
+from seglens.core.param import Param
+from seglens.engine.case import Case
+from seglens.engine.rules import COMPOSITES, Flow, Relevance, Trace
+
+Composite = Annotated[
+    Literal[
+        "epsilon-plus-flat", "epsilon-plus", "epsilon-gamma-box", "alpha2-beta1-flat", "alpha2-beta1", "z-plus",
+        "gamma", "epsilon", "lrp-0",
+    ],
+    Param(
+        "Rules for convolutions, matrix products and the first layer. Those with plus are stable; lrp-0 is the plain "
+        "formula, which blows up where contributions cancel."
+    ),
+]  # fmt: skip
+
+Gamma = Annotated[
+    float, Param("How much more positive weights count, in the rule of that name.", gt=0, le=100, step=0.05)
+]
+
+
+def composite(case: Case, name: str, gamma: float) -> Relevance:
+    """Rules by name; bounds of the box are those of each channel of the image."""
+    rules, space = COMPOSITES[name], tuple(range(2, case.x.ndim))
+    low, high = (edge(case.x, space, keepdim=True) for edge in (Tensor.amin, Tensor.amax))
+    return replace(rules, gamma=gamma, low=low, high=high)
+
+
+def declared(trace: Trace) -> str:
+    """What was done where no rule is published, as a further sentence; empty if that did not happen."""
+    names = ", ".join(sorted(trace.tape.declared))
+    if not names:
+        return ""
+    if isinstance(trace.rules, Relevance):
+        return f" Of products of two signals ({names}) half goes to each."
+    return f" No rule is published for {names}: here what is positive is handed on, times the activation's own slope."
+
+
+def conservation(case: Case, flow: Flow) -> tuple[Figure, str]:
+    """What layers absorb, as bars and in words."""
+    rows = [row for row in flow.rows if row.leak or len(flow.rows) < 2]
+    bars = {"comes to it": [float(row.came[0]) for row in rows], "absorbs": [row.leak for row in rows]}
+    figure = Figure("relevance per layer", "bar", [row.layer for row in rows], bars, "layer", case.target.value)
+    worst = max(flow.rows, key=lambda row: abs(row.leak), default=None)
+    told = f"{flow.total:.4g} of {flow.start:.4g} comes to the input ({flow.kept:.1%})"
+    if worst is None or not flow.start or abs(worst.leak) < 0.01 * abs(flow.start):
+        return figure, told + "."
+    share = worst.leak / flow.start
+    return figure, f"{told}; biases and constants absorb the rest, most of it ({share:.1%}) in {worst.layer}."

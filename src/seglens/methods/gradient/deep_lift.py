@@ -1,0 +1,38 @@
+"""DeepLift: what the difference from a baseline image does, operation by operation, to the target."""
+
+from seglens.core.explanation import Explanation
+from seglens.core.method import Fidelity, Method, Need, Scope
+from seglens.engine.case import Case
+from seglens.engine.rules import Rescale, Trace
+from seglens.methods.gradient._paths import Start, completeness
+from seglens.methods.gradient._shared import EachChannel, Show, channel_table, input_layers
+
+
+class DeepLift(Method):
+    """Multipliers Δanswer/Δinput instead of derivatives (the rescale rule); they add up to the change of the target."""
+
+    title = "DeepLift"
+    cite = "shrikumar2017"
+    survey = (183,)
+    fidelity = Fidelity.EXACT
+    scope = Scope.REGION
+    needs = frozenset({Need.GRADIENT})
+
+    fill: Start = "mean"
+    show: Show = "signed"
+    channels: EachChannel = False
+
+    def check(self, case: Case) -> None:
+        """Raise BadParameter for a fill that depends on what is covered."""
+        case.fill(self.fill)
+
+    def run(self, case: Case) -> Explanation:
+        """The map, and what it adds up to beside the change of the score."""
+        baseline = case.fill(self.fill)
+        trace = Trace(case, Rescale())
+        start = trace.compare(baseline)
+        values = trace.back().values * (case.x - baseline)
+        table, told = completeness(case, float(values.double().sum()), start, f"the image filled by {self.fill}")
+        layers = input_layers(case, "DeepLift", values, self.show, case.target.value, self.channels)
+        text = f"DeepLift of {case.target.name} over {case.target.pixels} pixels. {told}"
+        return Explanation(layers, (table, *channel_table(case, values)), text=text)

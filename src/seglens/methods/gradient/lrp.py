@@ -1,0 +1,48 @@
+"""LRP: the target's number shared out, layer by layer, down to the pixels."""
+
+from typing import Annotated
+
+from seglens.core.explanation import Explanation, Layer
+from seglens.core.method import Fidelity, Method, Need, Scope
+from seglens.core.param import Param
+from seglens.engine.case import Case
+from seglens.engine.rules import Trace
+from seglens.methods.gradient._rules import Composite, Gamma, composite, conservation, declared
+from seglens.methods.gradient._shared import EachChannel, Show, as_map, channel_table, input_layers
+
+At = Annotated[str | None, Param("Also show the relevance of this layer.", source="layers", empty="none")]
+
+
+class LRP(Method):
+    """Layer-wise relevance propagation by rules on operations; skips keep their share, and every loss is told."""
+
+    title = "Layer-wise relevance propagation"
+    cite = "bach2015"
+    survey = (117, 183, 201)
+    fidelity = Fidelity.EXACT
+    scope = Scope.REGION
+    needs = frozenset({Need.GRADIENT})
+
+    composite: Composite = "epsilon-plus-flat"
+    gamma: Gamma = 0.25
+    at: At = None
+    show: Show = "signed"
+    channels: EachChannel = False
+
+    def check(self, case: Case) -> None:
+        """Raise UnknownName or MissingNeed if the layer is not there."""
+        if self.at is not None:
+            case.layer(self.at)
+
+    def run(self, case: Case) -> Explanation:
+        """A map in units of the target, what came to each layer and what it absorbed."""
+        trace = Trace(case, composite(case, self.composite, self.gamma))
+        flow = trace.back(rows=True)
+        bars, told = conservation(case, flow)
+        layers = input_layers(case, "relevance", flow.values, self.show, case.target.value, self.channels)
+        if self.at is not None:
+            inside = trace.at(self.at).sum(1, keepdim=True)
+            own, unit = tuple(inside.shape[2:]), case.target.value
+            layers += (Layer(f"at {self.at}", "signed", as_map(trace.at_image(inside)), unit, resolution=own),)
+        text = f"LRP ({self.composite}) of {case.target.name} over {case.target.pixels} pixels: {told}{declared(trace)}"
+        return Explanation(layers, (flow.table(), *channel_table(case, flow.values)), (bars,), text)
