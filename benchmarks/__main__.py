@@ -25,7 +25,9 @@ def options() -> argparse.Namespace:
     parser.add_argument("--contenders", default="", help="contenders whose names match this expression")
     parser.add_argument("--family", default="", help="perturbation or gradient; both if nothing is said")
     parser.add_argument("--networks", default="", help="networks whose names match this expression")
-    parser.add_argument("--sizes", nargs="+", metavar="N or DxHxW", help="such as 256 64x128x128")
+    parser.add_argument(
+        "--sizes", nargs="+", metavar="N or DxHxW", help="such as 256 64x128x128; any, if --networks is given"
+    )
     parser.add_argument("--threads", type=int, default=1, help="of torch, for every contender")
     parser.add_argument("--seconds", type=float, help="for each contender; what is left is scaled and marked ~")
     parser.add_argument("--limit", type=float, help="seconds after which ours is stopped and scaled")
@@ -43,7 +45,9 @@ def plan(chosen: argparse.Namespace) -> Plan:
     if chosen.sizes:
         shapes = [tuple(int(n) for n in size.split("x")) for size in chosen.sizes]
         shapes = [s * 2 if len(s) == 1 else s for s in shapes]
-        sizes = {network: tuple(s for s in shapes if len(s) == dims) for network, dims in NETWORKS.items()}
+        # a network that is not named is asked at its usual sizes only
+        usual = {n: shapes if chosen.networks else SIZES[n] for n in NETWORKS}
+        sizes = {n: tuple(s for s in shapes if len(s) == dims and s in usual[n]) for n, dims in NETWORKS.items()}
     more: dict[str, Any] = dict(QUICK) if chosen.quick else {}
     more |= {k: v for k in ("seconds", "limit") if (v := getattr(chosen, k)) is not None}
     return Plan(sizes, chosen.only, chosen.contenders, chosen.networks, chosen.family, chosen.threads, **more)

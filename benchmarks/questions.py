@@ -159,8 +159,8 @@ GRADIENT = (
         {"samples": 50, "spread": 0.1, **BLACK, **SIGNED},
         ("captum GradientShap", "captum GradientShap, few at once"), passes=50, looped=True,
     ),
-    *twice("deep-lift", "DeepLift", "deep-lift", {}, ("captum DeepLift",), passes=2),
-    *twice("lrp", "LRP", "lrp", {}, ("captum LRP",)),
+    *twice("deep-lift", "DeepLift", "deep-lift", {**BLACK, **SIGNED}, ("captum DeepLift",), passes=2),
+    *twice("lrp", "LRP ε-plus", "lrp", {"composite": "epsilon-plus"}, ("captum LRP",)),
     *twice("guided-backprop", "guided backprop", "guided-backprop", SIGNED, ("captum GuidedBackprop",)),
     *twice("grad-cam", "Seg-Grad-CAM, bottleneck", "seg-grad-cam", BOTTLENECK, ("captum LayerGradCam",)),
     *twice(
