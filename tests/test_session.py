@@ -19,7 +19,7 @@ from seglens.core.method import Artefact, Method, Need
 from seglens.core.rerun import as_cli, as_python
 from seglens.core.run import Run
 from seglens.core.target import Border, Box, Object, Painted, Point, Target
-from seglens.session import explain
+from seglens.session import _cost_told, explain
 
 NET = """
 import torch
@@ -172,3 +172,16 @@ def test_what_is_missing_is_said_in_one_sentence(method, given, word):
         explain(method, small_image(), wrap(Deep()), Target(1, Point((3, 3))), **given)
     assert word in caught.value.what
     assert caught.value.what.count(".") == 1
+
+
+@pytest.mark.parametrize(
+    ("forwards", "plain", "seconds", "told"),
+    [
+        (0.004, 0, 0.0, "Less than 0.1 forward passes, less than a second here."),
+        (0.34, 961, 0.6, "About 0.3 forward passes instead of 961, less than a second here."),
+        (95.2, 961, 31.4, "About 95 forward passes instead of 961, 31 s here."),
+        (1001, 1000, 300, "About 1001 forward passes, 5 min here."),
+    ],
+)
+def test_what_it_takes_is_told_in_round_numbers(forwards, plain, seconds, told):
+    assert _cost_told(forwards, plain, seconds) == told

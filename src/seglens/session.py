@@ -283,10 +283,7 @@ def estimate(
             return Estimate()
         forwards, plain = passes
         seconds = forwards * case.evaluator.seconds()
-    saved = f" instead of {plain}" if plain > 1.5 * forwards else ""
-    time_told = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
-    told = f"{forwards:.0f}" if forwards >= 10 else f"{forwards:.1f}"
-    return Estimate(forwards, plain, seconds, f"About {told} forward passes{saved}, {time_told} here.")
+    return Estimate(forwards, plain, seconds, _cost_told(forwards, plain, seconds))
 
 
 def compare_fills(
@@ -328,6 +325,17 @@ def compare_fills(
     seconds, drawn = time.perf_counter() - start, _drawn(annotation, annotation_source)
     told = record(recipe, case, target, seconds, compare_fills=True, tile=tile, annotation=drawn)
     return disagreement(recipe.title, maps, model.spec.axes).with_record(told)
+
+
+def _cost_told(forwards: float, plain: int, seconds: float) -> str:
+    saved = f" instead of {plain}" if plain > 1.5 * forwards else ""
+    number = (
+        f"About {forwards:.0f}" if forwards >= 10 else f"About {forwards:.1f}" if forwards >= 0.1 else "Less than 0.1"
+    )
+    time_told = (
+        "less than a second" if seconds < 1 else f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+    )
+    return f"{number} forward passes{saved}, {time_told} here."
 
 
 def _tiled(model: SegmentationModel, tile: int | None) -> SegmentationModel:

@@ -76,7 +76,7 @@ def attends(x):
 
 def nets():
     torch.manual_seed(0)
-    deep = Deep(4, 2).double()
+    deep = Deep(4, 2).double().eval()
     yield from ((f, f.__name__) for f in (in_slices, unfolded, scattered, chunks, norms, attends))
     yield deep, "deep"
 

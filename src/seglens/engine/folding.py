@@ -83,7 +83,7 @@ class Pair:
             shift = shift + self.bias.detach().double() * scale
         spread = (1,) * (weight.ndim - 2)
         if self.transposed:
-            parts = weight.unflatten(0, (self.groups, -1)) * scale.reshape(self.groups, 1, -1, *spread)
+            parts = weight.reshape(self.groups, -1, *weight.shape[1:]) * scale.reshape(self.groups, 1, -1, *spread)
             weight = parts.flatten(0, 1)
         else:
             weight = weight * scale.reshape(-1, 1, *spread)

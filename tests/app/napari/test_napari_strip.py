@@ -139,7 +139,7 @@ def test_it_grows_and_the_persons_place_stays(ready):
     layer = reached(d, 2)
     d.wait(lambda: d.viewer.dims.ndim == 3 and d.viewer.dims.current_step[0] == 1)
     assert d.session.status.total == 5
-    assert d.session.status.done in (1, 2)
+    assert d.session.status.done <= 2
     assert [layer.data[n].max() for n in range(5)] == [1, 2, 0, 0, 0]
     d.viewer.dims.set_current_step(0, 0)
     Slow.go.release(1)

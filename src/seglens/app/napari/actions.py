@@ -101,7 +101,7 @@ class Actions(QObject):
         job = self._job("Prediction", call, lambda _: self._finish(job, words.finished("Prediction", job.seconds)))
         made = Made(record, plan.views[0] if len(plan.views) == 1 else None)
         job.produced.connect(lambda item: self._piece(job, filler, made, plan.layer.name, *item))
-        self._begin(job, plan.layer, lambda: filler.finish(lambda: self._ended(job)))
+        self._begin(job, plan.layer, lambda: filler.finish(lambda: self.over(job)))
 
     def explain(self) -> None:
         """Explain the chosen target with the chosen method."""
@@ -130,7 +130,7 @@ class Actions(QObject):
         )  # fmt: skip
         job.produced.connect(lambda depth: self._depth(job, plan, strip, depth))
         job.cancelled.connect(lambda: self._strip_stopped(plan, strip))
-        self._begin(job, plan.layer, lambda: strip.finish(lambda: self._ended(job)))
+        self._begin(job, plan.layer, lambda: strip.finish(lambda: self.over(job)))
 
     def _plan(self) -> asking.ExplainPlan | None:
         why = asking.why_not(self.session, "explain")
@@ -220,7 +220,7 @@ class Actions(QObject):
         status.done = status.total = 0
         status.rate, status.text, status.title = 0.0, "", job.title
         status.state = State.RUNNING
-        job.progressed.connect(self._progressed)
+        job.progressed.connect(self.progressed)
         job.noted.connect(lambda sentence: notify.note(self.session, sentence))
         job.cancelled.connect(lambda: self._stopped(job))
         job.ended.connect(ended)
@@ -233,7 +233,8 @@ class Actions(QObject):
             job.ended.connect(lambda: viewer.layers.events.removed.disconnect(gone))
         job.start()
 
-    def _progressed(self, done: int, total: int, text: str, rate: float) -> None:
+    def progressed(self, done: int, total: int, text: str, rate: float) -> None:
+        """Show how far the work is."""
         status = self.session.status
         status.text, status.rate, status.total, status.done = text, rate, total, done
 
@@ -260,7 +261,7 @@ class Actions(QObject):
             return
         name = sofar.keep()
         if name and sofar.layer is not None and sofar.last is not None:
-            made = self._made(plan, sofar.last)
+            made = self.made(plan, sofar.last)
             self.session.keep(made, [sofar.layer])
             self.session.show(made)
             if say:
@@ -275,7 +276,7 @@ class Actions(QObject):
         if self.session.layer(layer_id(plan.layer)) is None:
             strip.drop()
         elif strip.keep() and strip.layer is not None:
-            made = self._made(plan, Explanation(record=record))
+            made = self.made(plan, Explanation(record=record))
             self.session.keep(made, [strip.layer])
             self.session.show(made)
             told = words.STRIP_DONE.format(title=plan.title, took=words.took(job.seconds), count=len(strip.layer.data))
@@ -291,7 +292,8 @@ class Actions(QObject):
         notify.error(self.session, error)
         self._strip_stopped(plan, strip)
 
-    def _made(self, plan: asking.ExplainPlan, answer: Explanation) -> Made:
+    def made(self, plan: asking.ExplainPlan, answer: Explanation) -> Made:
+        """What is remembered of an answer."""
         return Made(
             answer.record.to_dict() if answer.record is not None else {}, plan.image, plan.target.region,
             plan.annotation, title=plan.title, text=answer.text, tables=answer.tables, figures=answer.figures,
@@ -314,7 +316,7 @@ class Actions(QObject):
             if sofar.alive:
                 grown.append(sofar.become(makers.pop(first)()))
         results.outline(viewer)
-        made = self._made(plan, answer)
+        made = self.made(plan, answer)
         inserter = Inserter(viewer, makers[::-1], self, below=next(iter(grown), None))
         inserter.done.connect(lambda: self._kept(made, [*grown, *inserter.layers]))
         inserter.start()
@@ -336,12 +338,13 @@ class Actions(QObject):
 
     def _settle(self, job: Job) -> None:
         if self._inserter is None:
-            self._ended(job)
+            self.over(job)
         else:
-            self._inserter.done.connect(lambda: self._ended(job))
+            self._inserter.done.connect(lambda: self.over(job))
             self._inserter = None
 
-    def _ended(self, job: Job) -> None:
+    def over(self, job: Job) -> None:
+        """A job has ended, however."""
         if self.job is job:
             self.job = None
             self.session.status.state = State.IDLE

@@ -45,6 +45,15 @@ class ExplainPlan:
     annotation: NDArray[Any] | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class View:
+    """What is looked at by an explanation, whatever its target: a part of a layer."""
+
+    layer: Layer
+    frame: Frame
+    image: Image
+
+
 def axes_of(session: ViewerSession, layer: Layer) -> str:
     """The axes of a layer: as the person named them, else guessed.
 
@@ -153,14 +162,24 @@ def plan_explain(session: ViewerSession) -> ExplainPlan:
     layer, axes, spec = _ready(session)
     question = session.question
     method = configured(session)
-    position = adapt.steps(layer, _viewer(session), axes, spec.axes)
-    box = _around(_boxes(session, layer, axes, spec.axes, question.scope))
-    image = _view(session, layer, axes, spec, box, position)
-    region = _region(session, question.region, layer, axes, image, spec)
+    view = explained(session)
+    region = _region(session, question.region, layer, axes, view.image, spec)
     target = Target(question.of_class, region, question.value, question.reduction)  # type: ignore[arg-type]
-    frame = Frame.of(layer, axes, spec.axes, box, position)
-    annotation = _annotation(session, layer, axes, image, spec) if needs_labels(session) else None
-    return ExplainPlan(layer, frame, image, target, method, method.title, annotation)
+    annotation = _annotation(session, layer, axes, view.image, spec) if needs_labels(session) else None
+    return ExplainPlan(layer, view.frame, view.image, target, method, method.title, annotation)
+
+
+def explained(session: ViewerSession) -> View:
+    """The part of the image that explanations look at: at the current position, inside the chosen part.
+
+    Raises:
+        SegLensError: nothing in view, no shape on the image, axes that do not fit.
+    """
+    layer, axes, spec = _ready(session)
+    position = adapt.steps(layer, _viewer(session), axes, spec.axes)
+    box = _around(_boxes(session, layer, axes, spec.axes, session.question.scope))
+    image = _view(session, layer, axes, spec, box, position)
+    return View(layer, Frame.of(layer, axes, spec.axes, box, position), image)
 
 
 def asked(plan: ExplainPlan, model: Any) -> dict[str, Any]:

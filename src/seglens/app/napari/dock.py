@@ -13,6 +13,7 @@ from seglens.app.napari import commands, copying, look, notify, plots, words
 from seglens.app.napari.actions import Actions
 from seglens.app.napari.estimating import Estimator
 from seglens.app.napari.explain_tab import ExplainTab
+from seglens.app.napari.following import Follower
 from seglens.app.napari.footer import Footer
 from seglens.app.napari.header import Header
 from seglens.app.napari.model_tab import ModelTab
@@ -38,6 +39,7 @@ class SegLensDock(QWidget):
         self.session = session_of(napari_viewer)
         self.jobs: Actions = Actions(self.session, self)
         self.estimator = Estimator(self.session, self.jobs.lock, self)
+        self.follower = Follower(self.session, self.jobs, self)
         self.header = Header(self.session)
         self.model = ModelTab(self.session)
         self.explain = ExplainTab(self.session)
@@ -106,6 +108,8 @@ class SegLensDock(QWidget):
         self.model.wanted.connect(lambda source, suggested: actions.choose_model(source, suggested=suggested))
         target.new_target.connect(actions.new_target)
         target.toggle_sign.connect(actions.toggle_sign)
+        target.followed.connect(self._follow)
+        target.picker.pointed.connect(lambda held: self.follower.point(held=held))
         self.explain.method.compare.connect(actions.compare_fills)
         self.explain.method.layers.connect(actions.explain_layers)
         self.explain.result.copy.connect(self.copy)
@@ -115,7 +119,18 @@ class SegLensDock(QWidget):
 
     def _turned(self, tab: int) -> None:
         self.footer.set_job(JOBS[tab])
-        self.estimator.set_active(JOBS[tab] == "explain")
+        self._rest_estimator()
+
+    def _follow(self, on: bool) -> None:
+        # what a click takes is seen, and estimating would get in its way
+        self._rest_estimator()
+        if on:
+            self.follower.warm()
+        else:
+            self.follower.stop()
+
+    def _rest_estimator(self) -> None:
+        self.estimator.set_active(self.footer.job == "explain" and not self.explain.target.picker.stays)
 
     def _acted(self, action: str) -> None:
         if action == "trust":

@@ -11,7 +11,7 @@ from napari.layers import Points
 from qtpy.QtCore import QObject, Signal
 
 from seglens.app.napari import adapt, asking, colours, results, words
-from seglens.app.napari.viewer_session import MARK, ViewerSession, is_ours
+from seglens.app.napari.viewer_session import MARK, ViewerSession, is_ours, layer_id
 
 
 class Picker(QObject):
@@ -23,6 +23,7 @@ class Picker(QObject):
     """
 
     changed = Signal()
+    pointed = Signal(bool)  # whether the button is still down
 
     def __init__(self, session: ViewerSession, parent: QObject | None = None) -> None:
         """Asleep at first."""
@@ -30,6 +31,7 @@ class Picker(QObject):
         self._session = session
         self._before: tuple[Any, str] | None = None
         self.active = False
+        self.stays = False  # clicks go on until somebody leaves
 
     def set_active(self, active: bool) -> None:
         """Start or stop waiting; the active layer's tool rests meanwhile and comes back."""
@@ -78,6 +80,10 @@ class Picker(QObject):
                 layer.mode = mode
 
     def _clicked(self, viewer: Any, event: Any) -> Generator[None, None, None]:
+        if self.stays:
+            if event.button == 1 and not event.modifiers:
+                yield from self._dragged(viewer, event)
+            return
         dragged = False
         yield
         while event.type == "mouse_move":
@@ -87,17 +93,37 @@ class Picker(QObject):
         if not dragged:
             self.take(tuple(float(n) for n in event.position))
 
-    def take(self, world: tuple[float, ...]) -> None:
-        """Use a position; outside the image nothing happens but a hint."""
+    def _dragged(self, viewer: Any, event: Any) -> Generator[None, None, None]:
+        camera = viewer.scene.camera
+        before, camera.mouse_pan = camera.mouse_pan, False
+        try:
+            while True:
+                held = event.type in ("mouse_press", "mouse_move")
+                if self.take(tuple(float(n) for n in event.position)) or not held:
+                    self.pointed.emit(held)
+                if not held:
+                    return
+                yield
+        finally:
+            camera.mouse_pan = before
+
+    def take(self, world: tuple[float, ...]) -> bool:
+        """Use a position; outside the image nothing happens but a hint.
+
+        Returns:
+            Whether it is inside.
+        """
         layer, viewer = self._session.image_layer, self._session.viewer
         if layer is None or viewer is None:
-            return
+            return False
         if adapt.pixel_at(layer, world) is None:
             viewer.status = "That is outside the image."
-            return
+            return False
         self._session.question.spot = world
         self._mark(world)
-        self.set_active(False)
+        if not self.stays:
+            self.set_active(False)
+        return True
 
     def _mark(self, world: tuple[float, ...]) -> None:
         viewer, layer = self._session.viewer, self._session.image_layer
@@ -105,6 +131,10 @@ class Picker(QObject):
             return
         point = np.asarray([layer.world_to_data(np.asarray(world)[-layer.ndim :])])
         for old in [x for x in viewer.layers if is_ours(x, "spot")]:
+            if old.metadata[MARK].get("of") == layer_id(layer):
+                # another layer in its place would cost a tenth of a second
+                old.data = point
+                return
             old.locked = False
             viewer.layers.remove(old)
         shape = adapt.pixels(layer).shape[: layer.ndim]
@@ -115,7 +145,7 @@ class Picker(QObject):
             face_color=colours.TARGET[1],
             border_color="black",
             size=max(3.0, min(shape[-2:]) / 40),
-            metadata={MARK: {"role": "spot"}},
+            metadata={MARK: {"role": "spot", "of": layer_id(layer)}},
             **results.placement(layer, (0,) * layer.ndim),
         )
         results.add(viewer, marker)

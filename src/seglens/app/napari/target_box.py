@@ -8,7 +8,7 @@ from typing import Any
 
 from napari.layers import Labels
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QFormLayout, QPushButton, QSpinBox, QWidget
+from qtpy.QtWidgets import QCheckBox, QFormLayout, QPushButton, QSpinBox, QWidget
 
 from seglens.app.napari import look, words
 from seglens.app.napari.links import link
@@ -25,6 +25,7 @@ class TargetBox(QWidget):
 
     new_target = Signal()
     toggle_sign = Signal()
+    followed = Signal(bool)
 
     def __init__(self, session: ViewerSession) -> None:
         """Build the rows."""
@@ -65,6 +66,8 @@ class TargetBox(QWidget):
         self._form.setRowVisible(self.border, question.region == "border")
         self._form.setRowVisible(self.paint, inner == "painted")
         self._form.setRowVisible(self.pick, inner in ("object", "point"))
+        if inner not in ("object", "point"):
+            self.follow.setChecked(False)
         self._refresh_spot()
 
     def refresh_classes(self, _event: object = None) -> None:
@@ -152,9 +155,27 @@ class TargetBox(QWidget):
         self.pick_button.setToolTip("Then click in the image; painting tools rest meanwhile, and Esc leaves.")
         self.pick_button.toggled.connect(self.picker.set_active)
         self.picked = look.text(muted=True)
-        return look.row(self.pick_button, self.picked)
+        self.follow = QCheckBox(words.FOLLOW)
+        self.follow.setObjectName("follow")
+        self.follow.setToolTip(words.FOLLOW_HINT)
+        self.follow.toggled.connect(self._follow)
+        holder = QWidget()
+        layout = look.column(holder, gap=4)
+        layout.addWidget(look.row(self.pick_button, self.picked))
+        layout.addWidget(self.follow)
+        return holder
+
+    def _follow(self, on: bool) -> None:
+        self.picker.set_active(False)
+        self.picker.stays = on
+        self.picker.set_active(on)
+        self.pick_button.setEnabled(not on)
+        self.followed.emit(on)
 
     def _refresh_spot(self) -> None:
+        if self.picker.stays and not self.picker.active:
+            # somebody left
+            self.follow.setChecked(False)
         blocked = self.pick_button.blockSignals(True)
         self.pick_button.setChecked(self.picker.active)
         self.pick_button.blockSignals(blocked)

@@ -135,6 +135,12 @@ COPIED = "Copied. Paste it into a {where}."
 NOTHING_TO_COPY = "Select a layer that SegLens made; then its run can be copied."
 NO_VIEWER = "There is no viewer open."
 PICKING = "Click in the image. Esc leaves."
+FOLLOW = "Explain where I click"
+FOLLOW_HINT = (
+    "Each click asks about the pixel or object there. While the button is down, quick methods follow the pointer."
+)
+FOLLOWING = "{title}: {what}"
+WARMING = "Looking at the image"
 PICKING_SHORT = "click, or Esc"
 SIGN = {1: "paint for (1)", 2: "paint against (2)"}
 

@@ -128,6 +128,54 @@ def compare_fills(
     return answer, limits_of(answer)
 
 
+class Live:
+    """An image and a model that questions are asked about, one after another.
+
+    Args:
+        image: the view.
+        model: the model.
+    """
+
+    def __init__(self, image: Image, model: Any) -> None:
+        """The engine enters with the first question."""
+        self.image, self.model = image, model
+        self._question: Any = None
+
+    def holds(self, image: Image, model: Any) -> bool:
+        """Whether it is about this view and model."""
+        mine, other = ((x.data is image.data, x.axes, x.index, x.channels) for x in (self.image, image))
+        return model is self.model and mine == other
+
+    def question(self) -> Any:
+        """The engine's side of it."""
+        if self._question is None:
+            from seglens.session_live import LiveQuestion
+
+            self._question = LiveQuestion(self.image, self.model)
+        return self._question
+
+
+def warm(run: Run, emit: Emit, *, live: Live) -> None:
+    """Send the image through the network, so that the first question does not wait for it.
+
+    Raises:
+        SegLensError: what the engine says.
+    """
+    live.question().warm(run)
+
+
+def ask_live(
+    run: Run, emit: Emit, *, live: Live, method: Method, target: Target, annotation: Any = None
+) -> tuple[Explanation, list[Limits]]:
+    """Ask about another target of the same image; the answer comes with its display limits.
+
+    Raises:
+        SegLensError: what the engine says.
+    """
+    answer = live.question().explain(method, target, run=run, annotation=annotation)
+    return answer, limits_of(answer)
+
+
 def explain_layers(
     run: Run, emit: Emit, *, names: tuple[str, ...], at: Literal["depths", "all"], method: Method, image: Image,
     model: Any, target: Target, annotation: Any = None,
