@@ -211,3 +211,18 @@ def test_a_library_is_stopped_and_its_time_scaled():
     seconds = recorded.ask(library)
     assert len(recorded.seen) == FEWEST + 2
     assert seconds > recorded.times[-1] - recorded.times[0]
+
+
+def test_every_question_is_one_that_its_method_understands():
+    from benchmarks.peers import PEERS
+    from benchmarks.questions import QUESTIONS
+
+    from seglens.core.catalogue import METHODS
+
+    names = [q.name for q in QUESTIONS]
+    assert len(names) == len(set(names))
+    for question in QUESTIONS:
+        METHODS[question.method].from_values(question.parameters)
+        assert set(question.contenders) <= {"ours", "loop", *PEERS}
+        for name, (lender, _) in question.borrows.items():
+            assert name in next(q for q in QUESTIONS if q.name == lender).contenders

@@ -1,0 +1,30 @@
+"""Guided Grad-CAM: the test of its card (B/B15)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from hand import small_image, wrap
+from seglens.core.target import Painted, Target
+from seglens.models.nets.unet import UNet
+from seglens.session import explain
+
+
+def asked(method, **more):
+    torch.manual_seed(1)
+    net = UNet(2, 2, (4, 8, 12)).eval()
+    mask = np.zeros((32, 35), bool)
+    mask[5:12, 6:15] = True
+    model = wrap(net, divisor=net.divisor, channels=2)
+    return explain(method, small_image(2, side=32), model, Target(1, Painted(mask)), **more)
+
+
+def test_is_the_enlarged_class_activation_map_times_the_guided_map():
+    cam = asked("seg-grad-cam", layer="decoder.1").map.data
+    guided = asked("guided-backprop", channels=True, show="signed")
+    answer = asked("guided-grad-cam", layer="decoder.1", channels=True, show="signed")
+    assert cam.max() == 1
+    for ours, fine in zip(answer.layers[:3], guided.layers, strict=True):
+        np.testing.assert_allclose(ours.data, cam * fine.data, atol=1e-6 * np.abs(fine.data).max())
+    np.testing.assert_array_equal(answer["Seg-Grad-CAM"].data, cam)
