@@ -33,6 +33,7 @@ class Need(StrEnum):
     GRADIENT = "gradient"
     LAYER = "layer"
     ATTENTION = "attention"  # a transformer
+    DROPOUT = "dropout"  # a network that was trained with it
     REFERENCE = "reference"  # other images
     ANNOTATION = "annotation"  # a mask that a person drew
     TRAINING = "training"  # prepares something before it can answer

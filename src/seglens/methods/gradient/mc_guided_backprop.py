@@ -28,7 +28,7 @@ class MCGuidedBackprop(Method):
     survey = (14, 172)
     fidelity = Fidelity.EXACT
     scope = Scope.REGION
-    needs = frozenset({Need.GRADIENT})
+    needs = frozenset({Need.GRADIENT, Need.DROPOUT})
     works_on = "networks with dropout"
 
     samples: Samples = 20
