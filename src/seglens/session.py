@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,9 @@ from seglens.engine.target import freeze, objects
 from seglens.models.predict import Piece, predict
 from seglens.models.segmentation import SegmentationModel, quiet
 from seglens.models.tiled import TiledModel
+
+if TYPE_CHECKING:
+    from seglens.engine.features import FeatureBank
 
 __all__ = [
     "Estimate", "Piece", "Segmentation", "as_cli", "as_python", "compare_fills", "each_object", "estimate", "explain",
@@ -131,6 +134,7 @@ def explain(
     annotation: NDArray[Any] | None = None,
     second_model: SegmentationModel | None = None,
     annotation_source: str = "",
+    bank: FeatureBank | Path | str | None = None,
     tile: int | None = None,
     **parameters: Any,
 ) -> Explanation:
@@ -144,6 +148,7 @@ def explain(
         run: progress, cancel, seed.
         reference, annotation, second_model: what some methods need.
         annotation_source: the file of the annotation, for the record.
+        bank: a feature bank or its folder, for methods that look examples up.
         tile: explain what is drawn tile by tile of this side; by default the image is looked at in one piece.
         parameters: the method's parameters, with a name.
 
@@ -157,15 +162,20 @@ def explain(
     recipe = METHODS[method].from_values(parameters) if isinstance(method, str) else method
     model = _tiled(model, tile)
     start = time.perf_counter()
+    opened = _opened(bank)
     with quiet(model.module), quiet(second_model.module) if second_model else nullcontext():
         case = resolve(
             image, model, target, run,
-            method=recipe, reference=reference, annotation=annotation, second_model=second_model,
+            method=recipe, reference=reference, annotation=annotation, second_model=second_model, bank=opened,
         )  # fmt: skip
         answer = recipe.run(prepared(recipe, case))
-    seconds, drawn = time.perf_counter() - start, _drawn(annotation, annotation_source)
-    other = second_model.source if second_model else ""
-    return answer.with_record(record(recipe, case, target, seconds, tile=tile, annotation=drawn, second_model=other))
+    seconds = time.perf_counter() - start
+    given = {
+        "annotation": _drawn(annotation, annotation_source),
+        "second_model": second_model.source if second_model else "",
+        "bank": str(opened.folder) if opened else "",
+    }
+    return answer.with_record(record(recipe, case, target, seconds, tile=tile, **given))
 
 
 def explain_each(
@@ -336,6 +346,14 @@ def _cost_told(forwards: float, plain: int, seconds: float) -> str:
         "less than a second" if seconds < 1 else f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
     )
     return f"{number} forward passes{saved}, {time_told} here."
+
+
+def _opened(bank: FeatureBank | Path | str | None) -> FeatureBank | None:
+    if bank is None or not isinstance(bank, str | Path):
+        return bank
+    from seglens.engine.features import FeatureBank
+
+    return FeatureBank.open(bank)
 
 
 def _tiled(model: SegmentationModel, tile: int | None) -> SegmentationModel:

@@ -35,6 +35,7 @@ class Need(StrEnum):
     ATTENTION = "attention"  # a transformer
     DROPOUT = "dropout"  # a network that was trained with it
     REFERENCE = "reference"  # other images
+    BANK = "bank"  # embeddings of many images
     ANNOTATION = "annotation"  # a mask that a person drew
     TRAINING = "training"  # prepares something before it can answer
     SECOND_MODEL = "second model"

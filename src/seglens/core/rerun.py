@@ -16,7 +16,7 @@ RESERVED = frozenset({
     "of_class", "class", "live", "region", "point", "object", "object_at", "box", "whole_box", "border", "value",
     "reduction", "model", "weights", "network", "second_model", "trust", "device", "axes", "channels", "select", "crop",
     "reference", "annotation", "seed", "out", "tile", "precision", "each_object", "compare_fills", "all_depths",
-    "all_layers",
+    "all_layers", "bank",
 })  # fmt: skip
 
 
@@ -117,6 +117,8 @@ def _asked(record: Record) -> str:
         words += f", annotation=seglens.read_labels({record.asked['annotation']!r})"
     if "second-model" in record.asked:
         words += f", second_model=seglens.load_model({record.asked['second-model']!r})"
+    if "bank" in record.asked:
+        words += f", bank={record.asked['bank']!r}"
     if "reference" in record.asked:
         words += f", reference=({', '.join(map(_opened, record.asked['reference']))},)"
     return words

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -30,6 +30,9 @@ from seglens.models.intake import Intake
 from seglens.models.layers import default_layer, find_layer
 from seglens.models.segmentation import SegmentationModel
 
+if TYPE_CHECKING:
+    from seglens.engine.features import FeatureBank
+
 
 @dataclass(frozen=True, eq=False)
 class Case:
@@ -46,6 +49,7 @@ class Case:
         reference: further images, for methods that compare.
         annotation: a mask that a person drew (*space).
         second: the same question to a second model.
+        bank: embeddings of many images by this model, for methods that look examples up.
         artefact: what the method prepared earlier.
         shared: what scores copies for this target and others at once; ``None`` makes one for this target alone.
     """
@@ -60,6 +64,7 @@ class Case:
     reference: tuple[Image, ...] = ()
     annotation: NDArray[Any] | None = None
     second: Case | None = None
+    bank: FeatureBank | None = None
     artefact: Artefact | None = None
     shared: Evaluator | None = None
 

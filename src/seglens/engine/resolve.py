@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from seglens.engine.target import freeze
 from seglens.models.intake import check_fits, fit_intake, read_plain
 from seglens.models.segmentation import SegmentationModel
 
+if TYPE_CHECKING:
+    from seglens.engine.features import FeatureBank
+
 LARGEST = 2**26  # values of one input
 
 
@@ -33,6 +36,7 @@ def resolve(
     reference: tuple[Image, ...] = (),
     annotation: NDArray[Any] | None = None,
     second_model: SegmentationModel | None = None,
+    bank: FeatureBank | None = None,
 ) -> Case:
     """Check a question and freeze its target on the clean image (one forward pass).
 
@@ -42,18 +46,18 @@ def resolve(
         target: what to explain.
         run: progress, cancel, seed.
         method: the method that will ask; its needs are checked.
-        reference, annotation, second_model: what some methods need.
+        reference, annotation, second_model, bank: what some methods need.
 
     Raises:
         ImageMismatch: the image does not fit the model, is constant, or holds NaN.
         NoSuchRegion: the region is empty or outside.
         UnknownName: no such class.
         MissingNeed: the method needs what is not here.
-        BadParameter: reference images or a second model for a method that compares with none.
+        BadParameter: reference images, a second model or a bank for a method that looks at none.
         OutOfMemory: the image does not fit into memory.
     """
     if method is not None:
-        check_needs(method, model, reference=reference, annotation=annotation, second_model=second_model)
+        check_needs(method, model, reference=reference, annotation=annotation, second_model=second_model, bank=bank)
     for one in (*reference, image):
         check_fits(one, model.spec)
     check_size(image, model)
@@ -72,7 +76,7 @@ def resolve(
         named = frozen.name if frozen.name in [c.name for c in second_model.spec.classes] else None
         pixels = Painted(frozen.weights.cpu().numpy())
         second = resolve(image, second_model, replace(target, of_class=named, region=pixels), run)
-    case = Case(model, image, frozen, run, intake, x, logits, reference, annotation, second)
+    case = Case(model, image, frozen, run, intake, x, logits, reference, annotation, second, bank)
     if method is not None:
         method.check(case)
     return case
@@ -100,12 +104,13 @@ def check_needs(
     reference: tuple[Image, ...] = (),
     annotation: NDArray[Any] | None = None,
     second_model: SegmentationModel | None = None,
+    bank: FeatureBank | None = None,
 ) -> None:
     """Say what a method lacks.
 
     Raises:
         MissingNeed: in one clear sentence, with the remedy.
-        BadParameter: reference images or a second model that nobody would look at.
+        BadParameter: reference images, a second model or a bank that nobody would look at.
     """
     title = method.title
     unfit = method.unfit(model.spec, model.layered)
@@ -128,6 +133,11 @@ def check_needs(
             "compares two models, and one was given",
             "Add a second model (--second-model M).",
         ),
+        Need.BANK: (
+            bank is None,
+            "looks examples up in a feature bank, and none was given",
+            "Build one from a folder of images (`seglens gallery bank`) and give it (--bank DIR).",
+        ),
     }
     for need, (missing, what, fix) in lacking.items():
         if need in method.needs and missing:
@@ -141,4 +151,9 @@ def check_needs(
         raise BadParameter(
             f"{title} asks one model, and two were given.",
             fix="Leave out --second-model, or choose a method that takes it (`seglens methods` tells which).",
+        )
+    if bank is not None and Need.BANK not in method.needs | method.takes:
+        raise BadParameter(
+            f"{title} looks nothing up, and a feature bank was given.",
+            fix="Leave out --bank, or choose a method that takes it (`seglens methods` tells which).",
         )

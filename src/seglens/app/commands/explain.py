@@ -81,6 +81,10 @@ def _further() -> list[click.Parameter]:
             ["--second-model"], section=MODEL, metavar="M",
             help="Another model, for a method that compares two; --weights and --network are not for it.",
         ),
+        Option(
+            ["--bank"], section=IMAGE, metavar="DIR",
+            help="A feature bank of `seglens gallery bank`, for a method that looks examples up.",
+        ),
         Option(["--annotation"], section=TARGET, metavar="FILE", help="A labels image: units, or what a method needs."),
         Option(["--tile"], section=RUN, type=click.IntRange(min=8), metavar="N", help="Explain tiles of this side."),
         Option(
@@ -136,6 +140,8 @@ def _run(method: type[Method], image: str, **options: Any) -> None:
         }
         if second:
             more |= {"second_model": second}
+        if options["bank"]:
+            more |= {"bank": options["bank"]}
         if options["each_object"]:
             click.echo(_each(recipe, picture, model, wanted, options, more))
             return
@@ -204,8 +210,9 @@ def _check_together(options: dict[str, Any]) -> None:
     given = [
         f"--{n.replace('_', '-')}" for n in ("each_object", "compare_fills", "all_depths", "all_layers") if options[n]
     ]
-    if given and options["second_model"]:
-        raise BadParameter(f"{given[0]} was given with --second-model.", fix="Give one of them.")
+    for alone in ("second_model", "bank"):
+        if given and options[alone]:
+            raise BadParameter(f"{given[0]} was given with --{alone.replace('_', '-')}.", fix="Give one of them.")
     if len(given) > 1:
         raise BadParameter(f"{' and '.join(given)} were given together.", fix="Give one of them.")
     if options["tile"] is not None and (options["all_depths"] or options["all_layers"]):

@@ -11,7 +11,12 @@ from seglens.core.errors import UnknownName
 from seglens.core.method import Method, Need
 
 # What a person has to bring along, and the option that brings it.
-_OPTIONS = {Need.REFERENCE: "--reference", Need.ANNOTATION: "--annotation", Need.SECOND_MODEL: "--second-model"}
+_OPTIONS = {
+    Need.REFERENCE: "--reference",
+    Need.ANNOTATION: "--annotation",
+    Need.SECOND_MODEL: "--second-model",
+    Need.BANK: "--bank",
+}
 
 
 @click.command("methods")

@@ -78,6 +78,8 @@ NEEDS = {
     "annotation": "Needs a Labels layer of yours.",
     "training": "Trains a small network first, once; then it is quick.",
     "second model": "Needs a second model: from Python.",
+    "dropout": "Needs a network that was trained with dropout.",
+    "bank": "Needs a feature bank: build or open one in the prototype gallery.",
 }
 TAKES = {
     "reference": "Takes reference images, too: on the command line or from Python.",
