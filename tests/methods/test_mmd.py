@@ -27,7 +27,7 @@ def plain_value(kernel, chosen):
 def clustered(seed=0):
     """80 points about the origin and 12 aside: 13 % of all."""
     rng = np.random.default_rng(seed)
-    return np.concatenate([rng.normal(0, 2, (80, 2)), rng.normal(0, 0.2, (12, 2)) + [4, 4]])
+    return np.concatenate([rng.normal(0, 2, (80, 2)), rng.normal(4, 0.2, (12, 2))])
 
 
 @pytest.mark.parametrize("n", [2, 7, 30])
