@@ -1,0 +1,1 @@
+"""What a person keeps: stores on disk that survive a kill, two viewers and a folder that was renamed."""
