@@ -58,6 +58,8 @@ SHOWN = {
     "guided-segmentation-map",
     "similarity-map",
     "fusion-map",
+    "segmentation-ability",
+    "prototype-rules",
 }
 
 
