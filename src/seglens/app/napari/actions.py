@@ -3,7 +3,6 @@
 # mypy: allow-subclassing-any
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -37,7 +36,7 @@ class Actions(QObject):
         super().__init__(parent)
         self.session = session
         self.job: Job | None = None
-        self.lock = threading.Lock()  # of the model: one work at a time
+        self.lock = session.lock
         self._inserter: Inserter | None = None
         self._loading: Job | None = None
         self._starting: Job | None = None

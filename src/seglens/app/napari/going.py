@@ -26,10 +26,21 @@ def go(session: ViewerSession, made: Made, row: Mapping[str, Any]) -> bool:
     found = None if viewer is None else place(session, made, row)
     if viewer is None or found is None:
         return False
-    layer, corners, axes = found
+    show(viewer, *found)
+    return True
+
+
+def show(viewer: ViewerModel, layer: Layer, corners: Corners, axes: str) -> None:
+    """Go to a box of a layer and frame it.
+
+    Args:
+        viewer: where.
+        layer: whose pixels.
+        corners: first and last pixel of the box along every axis of the layer.
+        axes: of the layer.
+    """
     _look_at(viewer, layer, corners, axes)
     _mark(viewer, layer, corners, axes)
-    return True
 
 
 def place(session: ViewerSession, made: Made, row: Mapping[str, Any]) -> tuple[Layer, Corners, str] | None:

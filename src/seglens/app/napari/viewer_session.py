@@ -6,6 +6,7 @@ so that renaming changes nothing; the viewer itself is held weakly, so that clos
 
 from __future__ import annotations
 
+import threading
 import weakref
 from dataclasses import dataclass, field
 from enum import Enum
@@ -165,6 +166,7 @@ class ViewerSession:
         self.made: dict[str, Made] = {}
         self.shown: Made | None = None
         self.values: dict[str, dict[str, Any]] = {}
+        self.lock = threading.Lock()  # of the model: one work at a time
         viewer.layers.events.removed.connect(self._forget)
 
     @property
