@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 NETWORKS: Mapping[str, str] = {
     "unet": "seglens.models.nets.unet.UNet",
+    "proto-unet": "seglens.models.nets.proto_unet.ProtoUNet",
     "segmenter": "seglens.models.nets.segmenter.Segmenter",
 }
 

@@ -11,6 +11,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from seglens.core.errors import BadParameter
 
@@ -19,6 +20,7 @@ _NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 _POOL = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
 _DROP = {2: nn.Dropout2d, 3: nn.Dropout3d}
 _UP = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+_LINEAR = {2: "bilinear", 3: "trilinear"}
 
 
 class ConvBlock(nn.Sequential):
@@ -65,6 +67,7 @@ class UNet(nn.Module):
         features: Sequence[int] = (16, 32, 64, 128),
         dims: int = 2,
         dropout: float = 0.0,
+        level: int = 0,
     ) -> None:
         """Build it.
 
@@ -74,48 +77,64 @@ class UNet(nn.Module):
             features: channels per level, finest first; the last one is the bottleneck.
             dims: 2 or 3 space axes.
             dropout: probability to drop a channel after each block, 0 to below 1.
+            level: where the way up ends: 0 at full resolution, 1 at half of it, …; logits are interpolated from there.
 
         Raises:
             BadParameter: an argument is outside its limits.
         """
         super().__init__()
-        _check(in_channels, out_channels, features, dims, dropout)
+        _check(in_channels, out_channels, features, dims, dropout, level)
         self.features = tuple(features)
         *outer, deepest = self.features
         sources = (in_channels, *outer)
         self.encoder = nn.ModuleList(ConvBlock(a, b, dims, dropout) for a, b in zip(sources, outer, strict=False))
         self.pool = _POOL[dims](2)
         self.bottleneck = ConvBlock(sources[-1], deepest, dims, dropout)
-        upward = self.features[::-1]
+        upward = self.features[level:][::-1]
         self.decoder = nn.ModuleList(UpBlock(a, b, dims, dropout) for a, b in pairwise(upward))
-        self.head = _CONV[dims](self.features[0], out_channels, 1)
+        self.head: nn.Module = _CONV[dims](self.features[level], out_channels, 1)
 
     @property
     def divisor(self) -> int:
         """Each space axis has to be a multiple of this."""
         return int(2 ** (len(self.features) - 1))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``(N, in_channels, *space)`` to logits ``(N, out_channels, *space)``."""
+    def body(self, x: Tensor) -> Tensor:
+        """``(N, in_channels, *space)`` to the features ``(N, features[level], *s)`` that the head reads."""
         skips = []
         for block in self.encoder:
             x = block(x)
             skips.append(x)
             x = self.pool(x)
         x = self.bottleneck(x)
-        for step, skip in zip(self.decoder, reversed(skips), strict=True):
+        # a decoder that ends early leaves the finest skips aside
+        for step, skip in zip(self.decoder, reversed(skips), strict=False):
             x = step(x, skip)
-        logits: Tensor = self.head(x)
-        return logits
+        return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, in_channels, *space)`` to logits ``(N, out_channels, *space)``."""
+        return resized(self.head(self.body(x)), x.shape[2:])
 
 
-def _check(in_channels: int, out_channels: int, features: Sequence[int], dims: int, dropout: float) -> None:
+def resized(maps: Tensor, space: Sequence[int]) -> Tensor:
+    """Maps (N, K, *s) at another size (N, K, *space), interpolated; as they are where it is theirs already."""
+    if tuple(maps.shape[2:]) == tuple(space):
+        return maps
+    return F.interpolate(maps, tuple(space), mode=_LINEAR[maps.ndim - 2], align_corners=False)
+
+
+def _check(in_channels: int, out_channels: int, features: Sequence[int], dims: int, dropout: float, level: int) -> None:
     if dims not in _CONV:
         raise BadParameter(f"A U-Net was asked for with dims={dims!r}.", fix="Use dims=2 or dims=3.")
     if len(features) < 2 or min(*features, in_channels, out_channels) < 1:
         raise BadParameter(
             f"A U-Net cannot have in_channels={in_channels}, out_channels={out_channels}, features={tuple(features)}.",
             fix="Use at least one channel each and two or more levels, for example features=(16, 32, 64, 128).",
+        )
+    if not 0 <= level < len(features) - 1:
+        raise BadParameter(
+            f"A U-Net of {len(features)} levels cannot answer at level={level}.", fix=f"Use 0 to {len(features) - 2}."
         )
     if not 0 <= dropout < 1:
         raise BadParameter(f"dropout={dropout} is not a probability.", fix="Use 0 or more and less than 1.")
