@@ -173,6 +173,21 @@ def test_an_operation_without_a_rule_is_refused_by_name_and_layer():
     assert Trace(case, GUIDED).back().values.abs().max() > 0
 
 
+def by_fourier(x):
+    return torch.fft.irfft2(torch.fft.rfft2(x) * 2, s=x.shape[-2:])
+
+
+def by_pairs(x):
+    return torch.view_as_real(torch.view_as_complex(x.unflatten(-1, (-1, 2))) * 2j).flatten(-2)
+
+
+@pytest.mark.parametrize(("network", "name"), [(by_fourier, "_fft_c2r|mul"), (by_pairs, "view_as_complex")])
+@pytest.mark.parametrize("rules", [PLAIN, GUIDED, COMPOSITES["lrp-0"]], ids=["gradient", "guided", "lrp"])
+def test_complex_numbers_are_refused_and_not_taken_for_constants(network, name, rules):
+    with pytest.raises(NoRule, match=name):
+        back(lambda x: network(x) + x, noise(1, 1, 4, 4), rules)
+
+
 def test_an_operation_without_a_rule_does_no_harm_where_nothing_comes_back():
     net = Functional()
     x = noise(1, 1, 8, 8).float()

@@ -1,6 +1,7 @@
 """Gradients with another way back through rectifiers: guided backpropagation and deconvolution (card B/B3).
 
-Everything that is no rectifier hands on its own derivative, so nothing is refused that torch can differentiate.
+Everything that is no rectifier hands on its own derivative, so nothing is refused that torch can differentiate; only
+complex numbers are.
 """
 
 from __future__ import annotations

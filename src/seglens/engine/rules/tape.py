@@ -32,7 +32,7 @@ SHAPES = names(
 )
 EMPTY = frozenset(["empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"])
 WHOLE = "network"  # the name of a module that is no part of another
-BLIND = names("set_ set_data resize_ resize_as_ _resize_output_ swap_")
+BLIND = names("set_ set_data resize_ resize_as_ _resize_output_ swap_ view_as_complex view_as_real")
 
 
 class Rules(Protocol):
@@ -108,7 +108,7 @@ class Tape:
 
     def reached(self, t: Tensor) -> bool:
         """Whether anything of the input is in a tensor."""
-        return t.is_floating_point() and _store(t) in self._reached
+        return (t.is_floating_point() or t.is_complex()) and _store(t) in self._reached
 
     def see(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Run an operation and write it down."""
@@ -226,7 +226,9 @@ class Tape:
         keep = () if step.rule is None else step.rule.answers
         outs = []
         for number, t in enumerate(answers):
-            if not t.is_floating_point():
+            if t.is_complex():
+                step.rule = None  # no rule knows what complex numbers owe to what
+            elif not t.is_floating_point():
                 outs.append(Slot(None, t))
                 continue
             self.reach(t)
