@@ -170,6 +170,19 @@ class Table:
         """What could not be embedded."""
         return [Failure(*told) for told in self._ask("SELECT name, source, what, fix FROM failures ORDER BY rowid")]
 
+    def finish(self, fingerprint: str, name: str, source: str, group: str) -> None:
+        """All of an image is there, even if that is nothing."""
+        with self.writing() as db:
+            number = self.image(db, fingerprint, name, source, group)
+            db.execute("UPDATE images SET finished = 1 WHERE id = ?", (number,))
+            db.execute("DELETE FROM failures WHERE source = ? AND name = ?", (source, name))
+
+    def fail(self, failure: Failure) -> None:
+        """Note an image that could not be embedded."""
+        told = (failure.source, failure.name, failure.what, failure.fix)
+        with self.writing() as db:
+            db.execute("INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?)", told)
+
     def drop_unfinished(self) -> int:
         """Forget images that are not finished, and what came after them; how many entries that were."""
         with self.writing() as db:

@@ -108,7 +108,8 @@ class BankInfo:
         stride: how many pixels of the image one pixel of the layer's map stands for.
         side: side of a patch in pixels; 0 for other kinds.
         tile: side of the tiles in which images were looked at; 0 for whole images where they are small enough.
-        per_image: most embeddings of one image; ``None`` for all.
+        per_image: most embeddings of one image (of each time point or slice of a stack); ``None`` for all.
+        smallest: regions of fewer pixels were left out.
         only: classes whose objects or pixels were taken; empty for all.
         group: the rule that made groups of images: ``file``, ``folder`` or a regular expression.
         seed: of the choice where not all were taken.
@@ -131,6 +132,7 @@ class BankInfo:
     side: int = 0
     tile: int = 0
     per_image: int | None = None
+    smallest: int = 1
     only: tuple[str, ...] = ()
     group: str = "file"
     seed: int = 0
