@@ -11,14 +11,17 @@ from skimage.io import imsave
 from seglens.core.errors import ImageMismatch
 from seglens.models.spec import Normalisation
 from seglens.training import RECIPES
-from seglens.training.data import class_labels, find_pairs, normalise, read_folder, split_names
+from seglens.training.data import class_labels, normalise, read_folder
+from seglens.training.folders import find_pairs, split_names
 
 from .folders import blobs, write_folder
+
+GREY = RECIPES["nuclei-fluorescence"].spec
 
 
 def test_a_folder_is_read_in_the_order_of_names(tmp_path: Path) -> None:
     data = write_folder(tmp_path, 4)
-    samples = read_folder(data, list(find_pairs(data)), 1)
+    samples = read_folder(data, list(find_pairs(data)), GREY)
     assert [s.name for s in samples] == ["cell00", "cell01", "cell02", "cell03"]
     image, mask = blobs(2)
     assert np.array_equal(samples[2].image[..., 0], image)
@@ -109,7 +112,7 @@ def test_a_mask_of_another_size_is_refused(tmp_path: Path) -> None:
     data = write_folder(tmp_path, 3)
     imsave(data / "masks" / "cell01.tif", np.zeros((9, 9), np.uint16), check_contrast=False)
     with pytest.raises(ImageMismatch, match=r"cell01.png.*\(9, 9\)"):
-        read_folder(data, ["cell01"], 1)
+        read_folder(data, ["cell01"], GREY)
 
 
 def test_colour_images_are_refused_by_a_grey_recipe(tmp_path: Path) -> None:
@@ -117,7 +120,7 @@ def test_colour_images_are_refused_by_a_grey_recipe(tmp_path: Path) -> None:
     colour = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
     imsave(data / "images" / "cell01.png", colour, check_contrast=False)
     with pytest.raises(ImageMismatch, match="3 channels") as caught:
-        read_folder(data, ["cell01"], 1)
+        read_folder(data, ["cell01"], GREY)
     assert "nuclei-histology" in caught.value.fix
 
 
@@ -125,4 +128,4 @@ def test_a_file_that_is_no_image_is_named(tmp_path: Path) -> None:
     data = write_folder(tmp_path, 3)
     (data / "images" / "cell01.png").write_bytes(b"no image")
     with pytest.raises(ImageMismatch, match=r"cell01\.png"):
-        read_folder(data, ["cell01"], 1)
+        read_folder(data, ["cell01"], GREY)

@@ -44,7 +44,7 @@ def test_a_training_writes_a_folder_that_reloads_and_repeats(data: Path, tmp_pat
     assert torch.equal(before[0], torch.random.get_rng_state())
     assert np.array_equal(before[1], np.random.get_state()[1])
 
-    assert {f.name for f in out.iterdir()} == {"weights.safetensors", "model.json", "training.json"}
+    assert {f.name for f in out.iterdir()} == {"weights.safetensors", "model.json", "training.json", "CARD.md"}
     assert (24, 24) in [state[:2] for state in told]
 
     stored = json.loads((out / "model.json").read_text())

@@ -22,52 +22,53 @@ _UNHED = np.linalg.inv(HED).astype(np.float32)
 
 
 def crop_pair(image: Array, truth: Truth, size: int, zoom: tuple[float, float], rng: Rng) -> tuple[Array, Truth]:
-    """A random square crop, zoomed, mirrored and turned by quarters.
+    """A random square or cube, zoomed, mirrored and turned by quarters in its last two axes.
 
     Args:
-        image: (H, W, C).
-        truth: (H, W) numbers, carried along without mixing them.
+        image: (*space, C).
+        truth: (*space), or (*space, R) of which the first counts; numbers, carried along without mixing them.
         size: side of the crop in pixels.
         zoom: range of magnification; more than 1 shows objects larger.
         rng: where the chance comes from.
 
     Returns:
-        Crop (size, size, C) and its truth (size, size). Three of four crops hold some foreground, if there
+        Crop (*size, C) and its truth (*size) or (*size, R). Three of four crops hold some foreground, if there
         is any; where the image is too small, it goes on as its mirror image.
     """
+    dims = image.ndim - 1
     scale = float(np.exp(rng.uniform(*np.log(zoom))))
     side = max(8, round(size / scale))
-    corner = _corner(truth, side, rng)
+    corner = _corner(truth if truth.ndim == dims else truth[..., 0], side, rng)
     image, truth = _window(image, corner, side), _window(truth, corner, side)
     if side != size:
         rows = (np.arange(size) + 0.5) * side / size - 0.5
-        grid = np.meshgrid(rows, rows, indexing="ij")
+        grid = np.meshgrid(*[rows] * dims, indexing="ij")
         planes = [ndimage.map_coordinates(image[..., c], grid, order=1, mode="nearest") for c in range(image.shape[-1])]
         image = np.stack(planes, -1)
         nearest = np.clip(np.floor(rows + 0.5).astype(int), 0, side - 1)
-        truth = truth[np.ix_(nearest, nearest)]
+        truth = truth[np.ix_(*[nearest] * dims)]
     turns, mirrored = int(rng.integers(4)), bool(rng.integers(2))
-    image, truth = np.rot90(image, turns), np.rot90(truth, turns)
-    if mirrored:
-        image, truth = image[:, ::-1], truth[:, ::-1]
+    axes = (dims - 2, dims - 1)
+    image, truth = np.rot90(image, turns, axes), np.rot90(truth, turns, axes)
+    over = [axes[1]] if mirrored else []
+    over += [axis for axis in range(dims - 2) if rng.integers(2)]
+    image, truth = np.flip(image, over), np.flip(truth, over)
     return np.ascontiguousarray(image, np.float32), np.ascontiguousarray(truth)
 
 
-def _corner(truth: Truth, side: int, rng: Rng) -> tuple[int, int]:
-    height, width = truth.shape
-    room = (max(0, height - side), max(0, width - side))
+def _corner(truth: Truth, side: int, rng: Rng) -> tuple[int, ...]:
+    room = [max(0, n - side) for n in truth.shape]
     inside = np.flatnonzero(truth) if rng.random() < 0.75 else np.empty(0, int)
     if len(inside) == 0:
-        return int(rng.integers(room[0] + 1)), int(rng.integers(room[1] + 1))
-    y, x = divmod(int(rng.choice(inside)), width)
-    shift = rng.integers(0, side, 2)
-    return int(np.clip(y - shift[0], 0, room[0])), int(np.clip(x - shift[1], 0, room[1]))
+        return tuple(int(rng.integers(free + 1)) for free in room)
+    place = np.unravel_index(int(rng.choice(inside)), truth.shape)
+    shift = rng.integers(0, side, truth.ndim)
+    return tuple(int(np.clip(p - s, 0, free)) for p, s, free in zip(place, shift, room, strict=True))
 
 
-def _window(array: Any, corner: tuple[int, int], side: int) -> Any:
-    y, x = corner
-    part = array[y : y + side, x : x + side]
-    missing = [(0, side - n) for n in part.shape[:2]] + [(0, 0)] * (part.ndim - 2)
+def _window(array: Any, corner: tuple[int, ...], side: int) -> Any:
+    part = array[tuple(slice(start, start + side) for start in corner)]
+    missing = [(0, side - n) for n in part.shape[: len(corner)]] + [(0, 0)] * (part.ndim - len(corner))
     return np.pad(part, missing, mode="symmetric") if any(b for _, b in missing) else part
 
 
@@ -85,8 +86,16 @@ def fluorescence(image: Array, truth: Truth, rng: Rng) -> Array:
     if rng.random() < 0.6:
         x = np.sign(x) * np.abs(x) ** np.exp(rng.uniform(-0.4, 0.4))
     if rng.random() < 0.3:
-        x = x + rng.uniform(0, 0.15) * (1 + _field(x.shape[:2], rng.uniform(15, 60), rng))[..., None]
+        x = x + rng.uniform(0, 0.15) * (1 + _field(x.shape[:-1], rng.uniform(15, 60), rng))[..., None]
     return _optics(x, rng, blur=1.5, noise=0.03)
+
+
+def light(image: Array, truth: Truth, rng: Rng) -> Array:
+    """Contrast, brightness, blur and noise of any normalised crop, a little of each; channels differ a bit."""
+    channels = image.shape[-1]
+    x = image * np.exp(rng.uniform(-0.3, 0.3) + rng.uniform(-0.1, 0.1, channels))
+    x = x + x.std() * (rng.uniform(-0.3, 0.3) + rng.uniform(-0.1, 0.1, channels))
+    return _optics(np.asarray(x, np.float32), rng, blur=1.2, noise=0.05)
 
 
 def histology(image: Array, truth: Truth, rng: Rng) -> Array:
@@ -104,7 +113,7 @@ def _optics(image: Array, rng: Rng, blur: float, noise: float) -> Array:
     x: npt.NDArray[Any] = image
     if rng.random() < 0.25:
         sigma = rng.uniform(0.3, blur)
-        x = ndimage.gaussian_filter(x, (sigma, sigma, 0))
+        x = ndimage.gaussian_filter(x, (*[sigma] * (x.ndim - 1), 0))
     if rng.random() < 0.4:
         x = x + rng.normal(0, rng.uniform(0, noise), x.shape)
     return np.asarray(x, np.float32)
@@ -178,11 +187,12 @@ def _field(shape: tuple[int, ...], sigma: float, rng: Rng) -> Array:
     field = (field - field.mean()) / (field.std() + 1e-9)
     if step > 1:
         field = ndimage.zoom(field, step, order=1)
-    return np.asarray(field[: shape[0], : shape[1]], np.float32)
+    return np.asarray(field[tuple(slice(0, n) for n in shape)], np.float32)
 
 
 AUGMENTATIONS: Mapping[str, Callable[[Array, Truth, Rng], Array]] = {
     "fluorescence": fluorescence,
     "histology": histology,
     "flips": flips,
+    "light": light,
 }

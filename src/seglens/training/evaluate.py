@@ -7,7 +7,7 @@ the five worst images. Without DATA it evaluates a model of drawn pictures.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,10 @@ from seglens.models.loaders import load_model
 from seglens.models.segmentation import SegmentationModel, quiet
 from seglens.models.spec import read_spec
 from seglens.sample_data.shortcut import HEALTHY, INFECTED, Markers, shortcut_image
-from seglens.training.data import Sample, draw, find_pairs, normalise, read_folder
+from seglens.training.data import Sample, draw, normalise, read_folder
 from seglens.training.export import TRAINING
-from seglens.training.scores import overlap, summary
+from seglens.training.folders import find_pairs
+from seglens.training.scores import means, overlap, summary
 
 
 def evaluate(model_dir: Path, data: Path | None = None, *, run: Run | None = None) -> dict[str, Any]:
@@ -37,7 +38,8 @@ def evaluate(model_dir: Path, data: Path | None = None, *, run: Run | None = Non
 
     Returns:
         ``images`` (name to ``dice`` and ``iou``), ``dice`` and ``iou`` (``mean``, ``median``), ``worst`` (names),
-        and ``shortcut`` for a model of drawn pictures (:func:`shortcut_rates`).
+        ``classes`` where the truth has them (name to mean ``dice`` and ``iou``, and ``images`` that have it), and
+        ``shortcut`` for a model of drawn pictures (:func:`shortcut_rates`).
 
     Raises:
         ModelMismatch: the folder holds no such model.
@@ -51,7 +53,7 @@ def evaluate(model_dir: Path, data: Path | None = None, *, run: Run | None = Non
     else:
         used = {*record["split"]["train"], *record["split"]["validation"]}
         names = [name for name in find_pairs(data) if name not in used]
-        samples = read_folder(data, names, len(model.spec.channels))
+        samples = read_folder(data, names, model.spec, classes=record.get("truth") == "classes")
     if not samples:
         raise BadParameter(
             "Every image of this folder trained or validated the model.",
@@ -76,18 +78,27 @@ def _seed(name: str) -> int:
 
 
 def score(model: SegmentationModel, samples: Sequence[Sample], run: Run) -> dict[str, Any]:
-    """Dice and IoU of the foreground, per image and summed up; see :func:`evaluate`."""
-    images = {}
+    """Dice and IoU of the foreground, per image and summed up; of each class where there are more; see evaluate."""
+    images, classes = {}, {}
     for done, sample in enumerate(samples):
         run.progress(done, len(samples), f"scoring {sample.name}")
-        found = overlap(predict(model, sample.image) > 0, sample.truth > 0)
-        images[sample.name] = {measure: round(value, 4) for measure, value in found.items()}
-    return {"images": images, **summary(images)}
+        labels = predict(model, sample.image)
+        images[sample.name] = _rounded(overlap(labels > 0, sample.truth > 0))
+        for number, known in enumerate(model.spec.classes if sample.classes else ()):
+            found, there = labels == number, sample.truth == number
+            if number and (found.any() or there.any()):
+                classes.setdefault(known.name, []).append(overlap(found, there))
+    each = {name: _rounded(means(scores)) | {"images": len(scores)} for name, scores in classes.items()}
+    return {"images": images, **summary(images), **({"classes": each} if len(each) > 1 else {})}
+
+
+def _rounded(scores: Mapping[str, float]) -> dict[str, Any]:
+    return {measure: round(value, 4) for measure, value in scores.items()}
 
 
 def predict(model: SegmentationModel, image: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """Class numbers (H, W) of a whole image (H, W, C), in one piece."""
-    x = torch.from_numpy(normalise(image, model.spec).transpose(2, 0, 1).copy())[None]
+    """Class numbers (*space) of a whole image (*space, C), in one piece."""
+    x = torch.from_numpy(np.moveaxis(normalise(image, model.spec), -1, 0).copy())[None]
     with torch.inference_mode(), quiet(model.module):
         labels = model.logits(x.to(model.device)).argmax(1)[0]
     return labels.to(torch.uint8).cpu().numpy()
@@ -133,6 +144,7 @@ def report(result: dict[str, Any]) -> str:
     lines += [f"{name:<40} {s['dice']:>7.4f} {s['iou']:>7.4f}" for name, s in result["images"].items()]
     for measure in ("mean", "median"):
         lines.append(f"{measure:<40} {result['dice'][measure]:>7.4f} {result['iou'][measure]:>7.4f}")
+    lines += [f"{name:<40} {s['dice']:>7.4f} {s['iou']:>7.4f}" for name, s in result.get("classes", {}).items()]
     lines.append("worst: " + ", ".join(result["worst"]))
     lines += [f"{name}: {value}" for name, value in result.get("shortcut", {}).items()]
     return "\n".join(lines)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,16 @@ def overlap(predicted: Any, truth: Any) -> dict[str, float]:
     return {"dice": 2 * both / total, "iou": both / (total - both)}
 
 
+def means(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each measure."""
+    return {measure: float(np.mean([one[measure] for one in scores])) for measure in ("dice", "iou")}
+
+
 def summary(images: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
-    """Mean and median of Dice and IoU over images, and the five images with the lowest Dice."""
+    """Mean and median of Dice and IoU over images, and the five images with the lowest Dice; empty for none."""
     out: dict[str, Any] = {}
+    if not images:
+        return out
     for measure in ("dice", "iou"):
         values = [scores[measure] for scores in images.values()]
         out[measure] = {"mean": round(float(np.mean(values)), 4), "median": round(float(np.median(values)), 4)}
