@@ -27,6 +27,9 @@ from seglens.core.method import Need
 from seglens.core.rerun import RESERVED, as_cli, flag
 from seglens.core.saving import load_explanation
 
+# What a plain network of convolutions, an image and one model do not have.
+UNMET = {Need.ATTENTION, Need.SECOND_MODEL, Need.DROPOUT, Need.PROTOTYPES}
+
 
 @pytest.fixture(autouse=True)
 def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,7 +190,7 @@ def test_a_stack_through_a_flat_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize("method", list(METHODS))
 def test_explain_writes_everything(tmp_path: Path, method: str) -> None:
     result = ask(tmp_path, "--class", "cell", method=method)
-    fits = 2 in METHODS[method].dims and not METHODS[method].needs & {Need.ATTENTION, Need.SECOND_MODEL, Need.DROPOUT}
+    fits = 2 in METHODS[method].dims and not METHODS[method].needs & UNMET
     if method in ("neural-backed-tree", "descriptor-shapley") or not fits:
         # two classes make no tree, two objects no comparison, convolutions no attention, a network without dropout no
         # samples, an image no volume, one model no pair: said in a sentence

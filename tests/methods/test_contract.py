@@ -25,6 +25,7 @@ from hand import (
     small_image,
     wrap,
 )
+from prototypes import ConstantPrototypes, DeepPrototypes, PlantedPrototypes
 from seglens.core.errors import BadParameter, Cancelled, MissingNeed
 from seglens.core.explanation import Explanation
 from seglens.core.method import Fidelity, Need, Scope, Timing
@@ -60,6 +61,7 @@ SHOWN = {
     "fusion-map",
     "segmentation-ability",
     "prototype-rules",
+    "proto-seg",
 }
 
 
@@ -67,6 +69,8 @@ def nets(name):
     """What a method is asked about: a network with planted evidence, a constant one, and one of random weights."""
     if Need.ATTENTION in seglens.METHODS[name].needs:
         return Attending, AttendingConstant, AttendingDeep
+    if Need.PROTOTYPES in seglens.METHODS[name].needs:
+        return PlantedPrototypes, ConstantPrototypes, DeepPrototypes
     return Context, Constant, Deep
 
 

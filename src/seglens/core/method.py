@@ -36,6 +36,7 @@ class Need(StrEnum):
     DROPOUT = "dropout"  # a network that was trained with it
     REFERENCE = "reference"  # other images
     BANK = "bank"  # embeddings of many images
+    PROTOTYPES = "prototypes"  # a network with a prototype layer
     ANNOTATION = "annotation"  # a mask that a person drew
     TRAINING = "training"  # prepares something before it can answer
     SECOND_MODEL = "second model"

@@ -157,10 +157,13 @@ class PrototypeView:
             similarity = self._at(self._similar(after), position)
             weight = after.counting.double()
             chosen = int((weight @ similarity).argmax()) if of_class is None else of_class
-        return self.rows(after, similarity.cpu().numpy(), weight[chosen].cpu().numpy())
+        return self.shares(similarity.cpu().numpy(), weight[chosen].cpu().numpy(), edit)
 
-    def rows(self, after: Edited, similarity: NDArray[Any], weight: NDArray[Any]) -> list[Contribution]:
-        """The shares of prototypes that count, from (P',) similarities and weights; the largest first."""
+    def shares(
+        self, similarity: NDArray[Any], weight: NDArray[Any], edit: PrototypeEdit | None = None
+    ) -> list[Contribution]:
+        """The shares of the prototypes that count, from (P',) similarities and weights; the largest first."""
+        after = self._after(edit)
         classes, owner = self.model.spec.classes, after.owner.tolist()
         rows = [
             Contribution(place + 1, classes[owner[place]].name, float(s), float(w), float(s * w))
