@@ -186,7 +186,7 @@ def test_a_layer_that_is_looked_at_answers_as_always():
     x = torch.randn(1, 1, 32, 32)
     with quiet(model.module), torch.inference_mode():
         model.logits(x)
-        with lean(model, keep=conv):
+        with lean(model, conv):
             model.logits(x)
     handle.remove()
     torch.testing.assert_close(seen[-1], seen[0], rtol=0, atol=1e-6)

@@ -224,8 +224,8 @@ class Evaluator:
         """Scores of the clean image, (targets,) in float64."""
         return torch.cat([t.combine(t.sums(self.logits[at_box(t.box)], t.box)) for t in self.targets]).cpu()
 
-    def _lean(self, keep: nn.Module | None = None) -> AbstractContextManager[None]:
-        return fast.kept_memory() if self.run.plain else lean(self.model, keep)
+    def _lean(self, *keep: nn.Module) -> AbstractContextManager[None]:
+        return fast.kept_memory() if self.run.plain else lean(self.model, *keep)
 
     def _work(self, perturbations: Perturbations, text: str) -> Iterator[Scored]:
         how = self.plan(perturbations)

@@ -158,17 +158,18 @@ _found: WeakKeyDictionary[nn.Module, list[Pair] | None] = WeakKeyDictionary()
 
 
 @contextmanager
-def lean(model: SegmentationModel, keep: nn.Module | None = None) -> Iterator[None]:
+def lean(model: SegmentationModel, *keep: nn.Module) -> Iterator[None]:
     """Memory kept between layers and batch norms folded, for whoever calls the network in this thread.
 
     Where the network would answer differently it is left as it is.
 
     Args:
         model: its weights may change between two uses.
-        keep: a layer whose answer somebody wants to see: what lies across its border is left as it is.
+        keep: layers whose answer somebody wants to see: what lies across their border is left as it is.
     """
     pairs = _pairs(model)
-    with kept_memory(), nullcontext() if pairs is None else Folded([p for p in pairs if _apart(p, keep)]):
+    free = [p for p in pairs or () if all(_apart(p, layer) for layer in keep)]
+    with kept_memory(), nullcontext() if pairs is None else Folded(free):
         yield
 
 
@@ -206,11 +207,9 @@ def _own(pairs: list[Pair], module: nn.Module) -> list[Pair]:
     return [p for p in pairs if {id(p.weight), id(p.norm.running_mean), id(p.norm.running_var)} <= held]
 
 
-def _apart(pair: Pair, keep: nn.Module | None) -> bool:
-    if keep is None:
-        return True
-    inside = {id(p) for p in keep.parameters()}
-    return id(pair.weight) not in inside or id(pair.norm.running_mean) in {id(b) for b in keep.buffers()}
+def _apart(pair: Pair, layer: nn.Module) -> bool:
+    inside = {id(p) for p in layer.parameters()}
+    return id(pair.weight) not in inside or id(pair.norm.running_mean) in {id(b) for b in layer.buffers()}
 
 
 def _state(t: Tensor | None) -> tuple[int, int] | None:

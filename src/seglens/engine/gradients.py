@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,7 +84,7 @@ def layer_activation(model: SegmentationModel, module: nn.Module, x: Tensor, run
 def layer_activations(model: SegmentationModel, modules: Sequence[nn.Module], x: Tensor, run: Run) -> list[Tensor]:
     """The same for several layers in one pass."""
     run.check()
-    with guarded(model), fast.kept_memory(), torch.no_grad(), ExitStack() as stack:
+    with guarded(model), _leanly(model, modules, run), torch.no_grad(), ExitStack() as stack:
         seen = [stack.enter_context(tap(module)) for module in modules]
         model.logits(fast.arranged(x))
     run.cost.forwards += len(x)
@@ -108,7 +108,7 @@ def layer_gradients(
 ) -> list[tuple[Tensor, Tensor]]:
     """The same for several layers, in one forward and one backward pass; it goes back to the first of them."""
     run.check()
-    with guarded(model), fast.kept_memory(), torch.enable_grad(), ExitStack() as stack:
+    with guarded(model), _leanly(model, modules, run), torch.enable_grad(), ExitStack() as stack:
         seen = [stack.enter_context(tap(module)) for module in modules]
         total = score(model.logits(fast.arranged(x.detach()))).sum()
         activations = [_last(one, run) for one in seen]
@@ -145,6 +145,10 @@ def placed(near: tuple[Tensor, Tensor], activation: Tensor, box: Box, full: Size
     off = ((seen[at_box(here)] - activation[at_box(there)]).abs() * counts).max()
     alike = float(off) <= ALIKE * max(1e-12, float(activation.abs().max()))
     return out if alike and int(counts.sum()) == int((gradient != 0).sum()) else None
+
+
+def _leanly(model: SegmentationModel, modules: Sequence[nn.Module], run: Run) -> AbstractContextManager[None]:
+    return fast.kept_memory() if run.plain else lean(model, *modules)
 
 
 def _last(seen: Tap, run: Run) -> Tensor:

@@ -14,7 +14,9 @@ from seglens.core.image import Image
 from seglens.core.method import Method, Need
 from seglens.core.run import Run
 from seglens.core.target import Painted, Target
+from seglens.engine import fast
 from seglens.engine.case import Case
+from seglens.engine.folding import lean
 from seglens.engine.gradients import guarded
 from seglens.engine.target import freeze
 from seglens.models.intake import check_fits, fit_intake, read_plain
@@ -64,8 +66,8 @@ def resolve(
     intake = fit_intake(image, model.spec)
     x = torch.from_numpy(intake.to_input(read_plain(image, model.spec))).unsqueeze(0).to(model.device)
     run.check()
-    with guarded(model), torch.inference_mode():
-        logits = model.logits(x)
+    with guarded(model), torch.inference_mode(), fast.kept_memory() if run.plain else lean(model):
+        logits = model.logits(x if run.plain else fast.arranged(x))
     run.cost.forwards += 1
     # out of inference mode, so that the tensors may enter graphs later
     x, logits = x.clone(), logits.clone()

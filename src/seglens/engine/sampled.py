@@ -253,6 +253,8 @@ class Sampler:
             side = max(PROBE[spec.ndim], 2 * spec.divisor, spec.min_size)
             sides = spec.size or (-(-side // spec.divisor) * spec.divisor,) * spec.ndim
             x = torch.zeros(1, len(spec.channels), *sides, device=model.device)
+            with lean(base):
+                pass  # looking for what can be folded takes memory of its own, once
             with fast.Peak() as peak, self.under():
                 forward_backward(base, x, lambda logits: logits.flatten(1).sum(1), run)
             _BYTES[key] = more * peak.bytes / prod(sides)
