@@ -17,7 +17,7 @@ from seglens.session import explain
 # What looks at the border of the image, and not at the target alone.
 BORDER = {
     "descriptor-shapley", "u-noise", "smooth-u-noise", "segmented-score-map", "guided-segmentation-map",
-    "similarity-map", "fusion-map",
+    "similarity-map", "fusion-map", "prototype-rules",
 }  # fmt: skip
 
 

@@ -112,7 +112,7 @@ def test_every_method_for_volumes_answers_on_a_scan(name, question, trained):
     for layer in answer.layers:
         data = np.asarray(layer.data)
         assert np.isfinite(data).all()
-        assert data.shape[:3] == SIZE
+        assert data.shape[:3] == SIZE or (layer.kind == "points" and data.shape[1] == 3)
     if name == "grid-saliency" and "no context" in answer.text.lower():
         return  # an answer as well: the region tells enough by itself
     if method.locates:

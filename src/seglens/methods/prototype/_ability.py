@@ -149,7 +149,7 @@ class Guides:
     def of(cls, case: Case) -> Guides:
         """From the network's answer to the clean image; what is not 0 in an annotation is the target's class."""
         labels = torch.from_numpy(case.labels).to(case.x.device).flatten()
-        present = sorted({*labels.unique().tolist(), case.target.index})
+        present = sorted({*np.unique(case.labels).tolist(), case.target.index})
         soft = case.logits[0].softmax(0).flatten(1)[present]
         masks = torch.stack([labels == k for k in present])
         if case.annotation is not None:
