@@ -74,10 +74,14 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """Data of a plot, not a picture: series of y over x; a ``tree`` has parents in its series."""
+    """Data of a plot, not a picture: series of y over x; a ``tree`` has parents in its series.
+
+    A ``map`` has a series for each row of a picture, named by its y, the lowest first; ``x`` are the middles of its
+    columns. A bar stands back where the series ``greyed`` says so.
+    """
 
     name: str
-    kind: Literal["line", "bar", "scatter", "tree"]
+    kind: Literal["line", "bar", "scatter", "tree", "map"]
     x: list[Any]
     series: dict[str, list[Any]]
     x_label: str = ""

@@ -7,6 +7,7 @@ import weakref
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure as Picture
 from napari.utils.theme import get_theme
 from qtpy.QtCore import Qt
@@ -55,6 +56,27 @@ def test_bars_stand_side_by_side_with_their_errors():
     assert math.isnan(heights[3])
     assert len({round(patch.get_x(), 3) for patch in axes.patches}) == 4
     assert [t.get_text() for t in axes.get_xticklabels()] == ["x", "y"]
+
+
+def test_bars_that_chance_reaches_stand_back():
+    series = {"score": [0.9, 0.5], "score standard error": [0.1, 0.1], "greyed": [False, True]}
+    axes = drawn(Figure("f", "bar", ["x", "y"], series))
+    assert [patch.get_height() for patch in axes.patches] == [0.9, 0.5]
+    colours = [to_hex(patch.get_facecolor()) for patch in axes.patches]
+    assert colours == [drawing.CYCLE[0], INK.line]
+    assert axes.get_legend() is None
+
+
+def test_a_map_is_a_picture_with_gaps_and_the_lowest_row_below():
+    axes = drawn(Figure("f", "map", [0.5, 1.5, 2.5], {"10": [0.1, None, 0.3], "20": [0.4, 0.5, 0.6]}, "a", "b"))
+    (picture,) = axes.images
+    assert picture.get_extent() == [0, 3, 5, 25]
+    assert picture.origin == "lower"
+    shown = picture.get_array()
+    assert shown[1].tolist() == [0.4, 0.5, 0.6]
+    assert np.ma.getmaskarray(shown)[0].tolist() == [False, True, False]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("a", "b")
+    assert len(axes.figure.axes) == 2  # and the bar of its colours
 
 
 def test_points_lie_where_the_data_says():

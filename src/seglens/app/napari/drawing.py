@@ -1,4 +1,4 @@
-"""Figures of an answer as pictures: lines with their bands, bars, points, trees. Data in, marks on axes out."""
+"""Figures of an answer as pictures: lines with their bands, bars, points, maps, trees. Data in, marks on axes out."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 from seglens.app.napari import words
 from seglens.core.explanation import Figure
 
+GREYED = "greyed"  # a series of this name says which bars stand back
 ERROR = "standard error"  # a series of this name, behind the name of another, is that one's uncertainty
 CYCLE = ("#3d9be9", "#e69f00", "#2aa876", "#cc79a7", "#d55e00", "#8f7ae5", "#a0a0a0")
 MOST_TICKS = 40
@@ -44,6 +45,8 @@ def draw(figure: Figure, axes: Any, ink: Ink) -> None:
     for side, spine in axes.spines.items():
         spine.set_color(ink.line)
         spine.set_visible(side in ("left", "bottom"))
+    if figure.kind == "map":
+        return
     axes.grid(visible=True, axis="y", color=ink.line, linewidth=0.5, alpha=0.5)
     axes.set_axisbelow(True)
     if len(shown(figure)) > 1:
@@ -51,8 +54,8 @@ def draw(figure: Figure, axes: Any, ink: Ink) -> None:
 
 
 def shown(figure: Figure) -> dict[str, list[float]]:
-    """The series that are drawn themselves: not those that are the uncertainty of another."""
-    return {n: numbers(v) for n, v in figure.series.items() if not n.endswith(ERROR)}
+    """The series that are drawn themselves: not those that are the uncertainty of another or set bars back."""
+    return {n: numbers(v) for n, v in figure.series.items() if not n.endswith(ERROR) and n != GREYED}
 
 
 def error_of(figure: Figure, name: str) -> list[float] | None:
@@ -80,12 +83,13 @@ def _line(figure: Figure, axes: Any, ink: Ink) -> None:
 
 def _bar(figure: Figure, axes: Any, ink: Ink) -> None:
     series = shown(figure)
+    greyed = figure.series.get(GREYED, [False] * len(figure.x))
     width = 0.8 / max(1, len(series))
     for index, (colour, (name, y)) in enumerate(zip(_colours(), series.items(), strict=False)):
         at = [n + (index - (len(series) - 1) / 2) * width for n in range(len(y))]
         error = error_of(figure, name)
         more = {} if error is None else {"yerr": error, "ecolor": ink.text, "capsize": 2}
-        axes.bar(at, y, width, color=colour, label=name, **more)
+        axes.bar(at, y, width, color=[ink.line if back else colour for back in greyed], label=name, **more)
     _name_ticks(axes, [_short(v) for v in figure.x])
     axes.axhline(0, color=ink.line, linewidth=0.8)
 
@@ -94,6 +98,23 @@ def _scatter(figure: Figure, axes: Any, ink: Ink) -> None:
     x = _places(figure, axes)
     for colour, (name, y) in zip(_colours(), shown(figure).items(), strict=False):
         axes.scatter(x, y, s=16, color=colour, alpha=0.8, linewidths=0, label=name)
+
+
+def _map(figure: Figure, axes: Any, ink: Ink) -> None:
+    x, y = numbers(figure.x), [float(level) for level in figure.series]
+    picture = axes.imshow(
+        [numbers(row) for row in figure.series.values()], origin="lower", aspect="auto", interpolation="nearest",
+        cmap="viridis", extent=(*_ends(x), *_ends(y)),
+    )  # fmt: skip
+    bar = axes.figure.colorbar(picture, ax=axes)
+    bar.ax.tick_params(colors=ink.text, labelsize=8)
+    bar.outline.set_edgecolor(ink.line)
+
+
+def _ends(middles: list[float]) -> tuple[float, float]:
+    """Outer edges of cells of one size around their middles."""
+    half = (middles[-1] - middles[0]) / (len(middles) - 1) / 2 if len(middles) > 1 else 0.5
+    return middles[0] - half, middles[-1] + half
 
 
 def _tree(figure: Figure, axes: Any, ink: Ink) -> None:
@@ -198,5 +219,5 @@ def _colours() -> list[str]:
 
 
 _KINDS: dict[str, Callable[[Figure, Any, Ink], None]] = {
-    "line": _line, "bar": _bar, "scatter": _scatter, "tree": _tree
+    "line": _line, "bar": _bar, "scatter": _scatter, "tree": _tree, "map": _map
 }  # fmt: skip
