@@ -38,15 +38,19 @@ class Similarity(nn.Module):
         """
         single = self.training or features.device.type == "mps"
         dtype = torch.float32 if single else torch.float64
-        z, p = features.to(dtype), self.vectors.to(dtype)
-        kernel = (-2 * p).reshape(*p.shape, *[1] * (z.ndim - 2))
-        cross = _POINTWISE[z.ndim - 2](z, kernel, p.square().sum(1))
-        return (cross + z.square().sum(1, keepdim=True)).clamp(min=0)
+        with torch.autocast(features.device.type, enabled=False):
+            z, p = features.to(dtype), self.vectors.to(dtype)
+            kernel = (-2 * p).reshape(*p.shape, *[1] * (z.ndim - 2))
+            cross = _POINTWISE[z.ndim - 2](z, kernel, p.square().sum(1))
+            return (cross + z.square().sum(1, keepdim=True)).clamp(min=0)
+
+    def of(self, distances: Tensor) -> Tensor:
+        """Similarities of squared distances, of any shape."""
+        return ((distances + 1) / (distances + EPS)).log()
 
     def forward(self, features: Tensor) -> Tensor:
         """``(N, width, *s)`` to ``(N, P, *s)``, from 0 (far) to 9.21 (the prototype itself)."""
-        distance = self.distances(features)
-        return ((distance + 1) / (distance + EPS)).log().to(features.dtype)
+        return self.of(self.distances(features)).to(features.dtype)
 
 
 class PrototypeHead(nn.Module):
@@ -105,6 +109,8 @@ class ProtoUNet(UNet):
     those of the U-Net, ``addon`` (the features that are compared) and ``head.similarity`` (one channel a prototype).
     """
 
+    head: PrototypeHead
+
     def __init__(
         self,
         in_channels: int,
@@ -145,9 +151,14 @@ class ProtoUNet(UNet):
         self.addon = nn.Sequential(conv(source, width, 1), nn.ReLU(), conv(width, width, 1), nn.Sigmoid())
         self.head = PrototypeHead(width, out_channels, owned)
 
+    def compared(self, x: Tensor) -> Tensor:
+        """The features that are compared with prototypes: ``(N, in_channels, *space)`` to ``(N, width, *s)``."""
+        features: Tensor = self.addon(self.body(x))
+        return features
+
     def forward(self, x: Tensor) -> Tensor:
         """``(N, in_channels, *space)`` to logits ``(N, out_channels, *space)``."""
-        return resized(self.head(self.addon(self.body(x))), x.shape[2:])
+        return resized(self.head(self.compared(x)), x.shape[2:])
 
 
 def _check(width: int, owners: Sequence[int], classes: int) -> None:
