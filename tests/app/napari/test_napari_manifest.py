@@ -36,8 +36,8 @@ def test_every_command_can_be_imported(name):
     assert callable(getattr(import_module(module), attribute))
 
 
-def test_one_widget_and_every_sample():
-    assert [w.display_name for w in MANIFEST.contributions.widgets] == ["SegLens"]
+def test_the_widgets_and_every_sample():
+    assert [w.display_name for w in MANIFEST.contributions.widgets] == ["SegLens", "Prototype gallery"]
     assert {s.key: s.display_name for s in MANIFEST.contributions.sample_data} == {
         name: info.title for name, info in SAMPLES.items()
     }
@@ -61,6 +61,6 @@ def test_preferences_and_their_defaults_agree():
 def test_the_plugin_imports_no_torch():
     code = (
         "import sys; import seglens.app.napari.dock, seglens.app.napari.commands, seglens.app.napari.samples;"
-        "import seglens.app.napari.demo; sys.exit('torch' in sys.modules)"
+        "import seglens.app.napari.demo, seglens.app.napari.gallery.widget; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

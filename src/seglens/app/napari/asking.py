@@ -169,15 +169,19 @@ def plan_explain(session: ViewerSession) -> ExplainPlan:
     return ExplainPlan(layer, view.frame, view.image, target, method, method.title, annotation)
 
 
-def explained(session: ViewerSession) -> View:
+def explained(session: ViewerSession, scope: str | None = None) -> View:
     """The part of the image that explanations look at: at the current position, inside the chosen part.
+
+    Args:
+        session: what is chosen.
+        scope: another part than the chosen one.
 
     Raises:
         SegLensError: nothing in view, no shape on the image, axes that do not fit.
     """
     layer, axes, spec = _ready(session)
     position = adapt.steps(layer, _viewer(session), axes, spec.axes)
-    box = _around(_boxes(session, layer, axes, spec.axes, session.question.scope))
+    box = _around(_boxes(session, layer, axes, spec.axes, scope or session.question.scope))
     image = _view(session, layer, axes, spec, box, position)
     return View(layer, Frame.of(layer, axes, spec.axes, box, position), image)
 

@@ -13,10 +13,12 @@ from napari.layers import Layer
 from napari.utils.action_manager import action_manager
 
 from seglens.app.napari import notify, words
+from seglens.app.napari.gallery import docking
 from seglens.app.napari.viewer_session import ViewerSession, is_ours, plain, session_of
 
 if TYPE_CHECKING:
     from seglens.app.napari.dock import SegLensDock
+    from seglens.app.napari.gallery.widget import PrototypeGallery
 
 _DOCKS: weakref.WeakKeyDictionary[ViewerSession, SegLensDock] = weakref.WeakKeyDictionary()
 
@@ -25,6 +27,11 @@ def register(session: ViewerSession, dock: SegLensDock) -> None:
     """Make a dock the one that commands of its viewer act on, and offer the shortcuts."""
     _DOCKS[session] = dock
     dock.destroyed.connect(lambda *_: _DOCKS.pop(session, None))
+    offer_shortcuts()
+
+
+def offer_shortcuts() -> None:
+    """Offer the shortcuts of all docks."""
     for name, description in _SHORTCUTS.items():
         key = f"seglens:{name}"
         # registered once a session of napari; napari keeps what the person rebound
@@ -90,6 +97,26 @@ def open_plots() -> None:
     _do(lambda dock: dock.open_plots())
 
 
+def add_to_gallery() -> None:
+    """What is under the cursor: the painted region, or the object."""
+    _in_gallery(_add_under_cursor)
+
+
+def gallery_undo() -> None:
+    """Take the last edit of the gallery back."""
+    _in_gallery(lambda gallery: gallery.act("undo"))
+
+
+def gallery_redo() -> None:
+    """Do the last edit of the gallery again."""
+    _in_gallery(lambda gallery: gallery.act("redo"))
+
+
+def why_pixel() -> None:
+    """Clicks ask which prototypes made a pixel."""
+    _in_gallery(lambda gallery: gallery.clicks.set_active(True))
+
+
 def copy_as_cli() -> None:
     """The run of the selected layer as a command."""
     _do(lambda dock: dock.copy("cli"))
@@ -125,6 +152,21 @@ def _do(what: Callable[[SegLensDock], object], *, tab: int | None = None) -> Non
     what(dock)
 
 
+def _in_gallery(what: Callable[[PrototypeGallery], object]) -> None:
+    viewer = napari.current_viewer()
+    gallery = None if viewer is None else docking.gallery_of(viewer)
+    if gallery is None:
+        notify.info(words.NO_VIEWER)
+    else:
+        what(gallery)
+
+
+def _add_under_cursor(gallery: PrototypeGallery) -> None:
+    viewer = gallery.session.viewer
+    if viewer is not None:
+        gallery.adder.under(tuple(float(n) for n in viewer.cursor.position))
+
+
 def _toggle(role: str) -> None:
     viewer = napari.current_viewer()
     if viewer is None:
@@ -153,6 +195,9 @@ _SHORTCUTS = {
     "toggle_prediction": "SegLens: show or hide the prediction",
     "toggle_uncertainty": "SegLens: show or hide the uncertainty",
     "toggle_heat": "SegLens: show or hide the saliency map",
+    "add_to_gallery": "SegLens: add what is under the cursor to the prototype gallery",
+    "gallery_undo": "SegLens: take the last edit of the prototype gallery back",
+    "gallery_redo": "SegLens: do the last edit of the prototype gallery again",
 }
 _ACTS: dict[str, Callable[[SegLensDock], None]] = {
     "segment_view": lambda dock: dock.jobs.segment("view"),
@@ -161,11 +206,20 @@ _ACTS: dict[str, Callable[[SegLensDock], None]] = {
     "toggle_sign": lambda dock: dock.jobs.toggle_sign(),
 }
 
+_GALLERY_ACTS: dict[str, Callable[[PrototypeGallery], None]] = {
+    "add_to_gallery": _add_under_cursor,
+    "gallery_undo": lambda gallery: gallery.act("undo"),
+    "gallery_redo": lambda gallery: gallery.act("redo"),
+}
+
 
 def _shortcut(name: str) -> Callable[[ViewerModel], None]:
     # a shortcut acts on the viewer that has the focus, which is not always the newest one
     def act(viewer: ViewerModel) -> None:
-        if name not in _ACTS:
+        if name in _GALLERY_ACTS:
+            if (gallery := docking.gallery_of(viewer)) is not None:
+                _GALLERY_ACTS[name](gallery)
+        elif name not in _ACTS:
             toggle(viewer, name.removeprefix("toggle_"))
         elif (dock := dock_of(viewer)) is not None:
             _ACTS[name](dock)

@@ -30,7 +30,7 @@ def go(session: ViewerSession, made: Made, row: Mapping[str, Any]) -> bool:
     return True
 
 
-def show(viewer: ViewerModel, layer: Layer, corners: Corners, axes: str) -> None:
+def show(viewer: ViewerModel, layer: Layer, corners: Corners, axes: str, name: str = "row of the table") -> None:
     """Go to a box of a layer and frame it.
 
     Args:
@@ -38,9 +38,10 @@ def show(viewer: ViewerModel, layer: Layer, corners: Corners, axes: str) -> None
         layer: whose pixels.
         corners: first and last pixel of the box along every axis of the layer.
         axes: of the layer.
+        name: of the layer with the frame.
     """
     _look_at(viewer, layer, corners, axes)
-    _mark(viewer, layer, corners, axes)
+    _mark(viewer, layer, corners, axes, name)
 
 
 def place(session: ViewerSession, made: Made, row: Mapping[str, Any]) -> tuple[Layer, Corners, str] | None:
@@ -105,18 +106,20 @@ def _look_at(viewer: ViewerModel, layer: Layer, corners: Corners, axes: str) -> 
         camera.zoom *= (0.25 if share < SMALL else 0.6) / share
 
 
-def _mark(viewer: ViewerModel, layer: Layer, corners: Corners, axes: str) -> None:
+def _mark(viewer: ViewerModel, layer: Layer, corners: Corners, axes: str, name: str) -> None:
     data = _frames(layer, corners, axes)
     pixel = float(np.mean(np.abs(np.asarray(layer.scale, float)[[axes.index("Y"), axes.index("X")]])))
     width = 3.0 / max(1e-9, viewer.scene.camera.zoom * pixel)
     old = next((x for x in viewer.layers if is_ours(x, "row")), None)
     if isinstance(old, Vectors) and old.metadata[MARK].get("of") == layer_id(layer):
         old.data, old.edge_width = data, width
+        if old.name.split(" #")[0] != name:
+            old.name = results.unique_name(viewer, name)
         return
     leave(viewer)
     marker = Vectors(
         data,
-        name=results.unique_name(viewer, "row of the table"),
+        name=results.unique_name(viewer, name),
         edge_color=colours.TARGET[1],
         edge_width=width,
         vector_style="line",

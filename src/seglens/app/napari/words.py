@@ -79,7 +79,7 @@ NEEDS = {
     "training": "Trains a small network first, once; then it is quick.",
     "second model": "Needs a second model: from Python.",
     "dropout": "Needs a network that was trained with dropout.",
-    "bank": "Needs a feature bank: build or open one in the prototype gallery.",
+    "bank": "Needs a feature bank: choose or build one below the list.",
 }
 TAKES = {
     "reference": "Takes reference images, too: on the command line or from Python.",
@@ -156,6 +156,9 @@ KEYS = {
     "toggle_prediction": "Shift-F",
     "toggle_uncertainty": "Shift-U",
     "toggle_heat": "Shift-H",
+    "add_to_gallery": "Shift-G",
+    "gallery_undo": "Shift-Z",
+    "gallery_redo": "Shift-Y",
 }
 
 

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import logging
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,12 +18,17 @@ from typing import TYPE_CHECKING, Any
 from napari.components import ViewerModel
 from psygnal import Signal
 
+from seglens.app.napari import words
 from seglens.app.napari.gallery.shelves import Shelf, Wanted
-from seglens.app.napari.viewer_session import plain
+from seglens.app.napari.gallery.work import Measured
+from seglens.app.napari.viewer_session import Level, Message, plain
+from seglens.core.errors import Cancelled, SegLensError
 
 if TYPE_CHECKING:
     from seglens.engine.features import FeatureBank
     from seglens.workspace.gallery import Gallery
+
+log = logging.getLogger("seglens")
 
 
 class GalleryState:
@@ -34,6 +40,8 @@ class GalleryState:
         rows: those rows, in the order in which they are shown before anybody sorts.
         selected: ids of the selected items of the gallery.
         selected_rows: rows of ``bank`` that are selected.
+        measured_now: who explains how much of the image that is looked at, and which items come from it; ``None``
+            while that is not known.
         wanted: filter and order.
     """
 
@@ -41,6 +49,8 @@ class GalleryState:
     edited = Signal()  # what is shown was edited, here or elsewhere
     selection_changed = Signal()
     wanted_changed = Signal()
+    said = Signal()  # there is something to tell
+    measured = Signal()  # who explains how much of the image is known, or no longer
     rows_wanted = Signal()  # somebody asks for bank rows; the widget opens itself and shows them
 
     def __init__(self) -> None:
@@ -53,6 +63,8 @@ class GalleryState:
         self.wanted = Wanted()
         self.selected: tuple[int, ...] = ()
         self.selected_rows: tuple[int, ...] = ()
+        self.message: Message | None = None
+        self.measured_now: Measured | None = None
 
     @property
     def folder(self) -> Path | None:
@@ -80,6 +92,25 @@ class GalleryState:
         self.selected = self.selected_rows = ()
         self.shelf_changed.emit()
         self.selection_changed.emit()
+
+    def measure(self, measured: Measured | None) -> None:
+        """Who explains how much of the image that is looked at; ``None`` while that is not known."""
+        if measured is not self.measured_now:
+            self.measured_now = measured
+            self.measured.emit()
+
+    def say(self, what: str, fix: str = "", level: Level = "note") -> None:
+        """Tell a sentence or two below the thumbnails; an empty one takes the last away."""
+        self.message = Message(what, fix, level) if what else None
+        self.said.emit()
+
+    def fail(self, error: BaseException) -> None:
+        """Tell what went wrong; the trace of what nobody foresaw goes to the log."""
+        if isinstance(error, SegLensError):
+            self.say(error.what, "" if isinstance(error, Cancelled) else error.fix, "error")
+        else:
+            log.error("unexpected error in the gallery", exc_info=error)
+            self.say(*words.unexpected(error), "error")
 
     def want(self, wanted: Wanted) -> None:
         """Filter or sort in another way."""

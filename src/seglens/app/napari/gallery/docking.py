@@ -1,0 +1,84 @@
+"""Where the gallery lies in the window, and how commands find it."""
+
+from __future__ import annotations
+
+import weakref
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from napari.settings import get_settings
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QDockWidget, QMainWindow
+
+from seglens.app.napari.gallery import texts
+from seglens.app.napari.viewer_session import ViewerSession, plain, session_of
+
+if TYPE_CHECKING:
+    from seglens.app.napari.gallery.widget import PrototypeGallery
+
+_GALLERIES: weakref.WeakKeyDictionary[ViewerSession, PrototypeGallery] = weakref.WeakKeyDictionary()
+_PLACES = [
+    (Qt.Corner.BottomLeftCorner, Qt.DockWidgetArea.LeftDockWidgetArea),
+    (Qt.Corner.BottomRightCorner, Qt.DockWidgetArea.RightDockWidgetArea),
+]
+
+
+def register(session: ViewerSession, gallery: PrototypeGallery) -> None:
+    """Make a gallery the one that commands of its viewer act on."""
+    from seglens.app.napari import commands
+
+    _GALLERIES[session] = gallery
+    gallery.destroyed.connect(lambda *_: _GALLERIES.pop(session, None))
+    commands.offer_shortcuts()
+
+
+def gallery_of(viewer: Any, *, make: bool = True) -> PrototypeGallery | None:
+    """The gallery of a viewer, opened if it is not yet."""
+    session = session_of(viewer)
+    if make and session not in _GALLERIES and hasattr(plain(viewer), "window"):
+        plain(viewer).window.add_plugin_dock_widget("seglens", texts.TITLE)
+    return _GALLERIES.get(session)
+
+
+def choose_model(session: ViewerSession, source: str) -> bool:
+    """Load a model in the SegLens dock, opened if it is not yet; says whether there is one."""
+    from seglens.app.napari import commands
+
+    viewer = session.viewer
+    dock = None if viewer is None else commands.dock_of(viewer)
+    if dock is not None:
+        dock.jobs.choose_model(source)
+    return dock is not None
+
+
+def go_below(gallery: PrototypeGallery) -> None:
+    """Put a dock that was opened for the first time below the picture; where a person moved it, it stays."""
+    holder = _holder(gallery)
+    main = None if holder is None else holder.window()
+    if holder is None or not isinstance(main, QMainWindow) or holder.property("seglens placed"):
+        return
+    holder.setProperty("seglens placed", True)
+    known = get_settings().application.plugin_widget_positions
+    if holder.objectName() in known or getattr(holder, "name", "") in known:
+        return
+    for corner, area in _PLACES:
+        # across the whole window it would squeeze the layer list and the SegLens dock; given back when it is closed
+        before = main.corner(corner)
+        main.setCorner(corner, area)
+        holder.destroyed.connect(partial(_give_back, main, corner, before))
+    main.addDockWidget(Qt.DockWidgetArea.BottomDockWidgetArea, holder)
+    main.resizeDocks([holder], [gallery.HEIGHT], Qt.Orientation.Vertical)
+
+
+def _holder(gallery: PrototypeGallery) -> QDockWidget | None:
+    parent = gallery.parent()
+    while parent is not None and not isinstance(parent, QDockWidget):
+        parent = parent.parent()
+    return parent
+
+
+def _give_back(main: QMainWindow, corner: Qt.Corner, area: Qt.DockWidgetArea, *_: object) -> None:
+    # the window may be gone before its docks
+    with suppress(RuntimeError):
+        main.setCorner(corner, area)

@@ -1,0 +1,113 @@
+"""The layers that the gallery makes: where an item fires, the mask after an edit, and where it differs.
+
+Each is made once and changes in place; nobody can draw on them, and what a person deletes is made anew.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from napari.components import ViewerModel
+from napari.layers import Image as ImageLayer
+from napari.layers import Labels, Layer
+from numpy.typing import NDArray
+
+from seglens.app.napari import results
+from seglens.app.napari.asking import View
+from seglens.app.napari.gallery import texts
+from seglens.app.napari.gallery.work import Change
+from seglens.app.napari.viewer_session import MARK, layer_id
+from seglens.models.spec import ModelSpec
+
+MAP, AFTER, DIFFERENCE = "prototype map", "mask after edit", "difference"
+COLOURS: dict[int | None, str] = {1: "#00e676", 2: "#ff4081", 3: "#ffd740"}
+
+
+def show_change(viewer: ViewerModel, where: View, change: Change, spec: ModelSpec) -> None:
+    """Show the mask after an edit by its lines, and what differs as filled areas."""
+    colours = results.class_colours(spec)
+    after = _labels(viewer, where, AFTER, change.labels, colours, 1.0)
+    if after is not None:
+        after.contour = 2
+    results.outline(viewer)
+    _labels(viewer, where, DIFFERENCE, change.difference, results.direct(COLOURS), 0.6)
+
+
+def show_map(viewer: ViewerModel, where: View, values: NDArray[np.float32], title: str, told: str) -> Layer:
+    """Show how alike every pixel is to an item."""
+    frame = where.frame
+    low, high = float(values.min()), float(values.max())
+    limits = (min(low, 0.0), high if high > min(low, 0.0) else min(low, 0.0) + 1)
+    shown = frame.shown(frame.fit(values))
+    layer = _found(viewer, where, MAP)
+    if layer is None:
+        results.step_back(viewer)
+        layer = ImageLayer(
+            shown, name=results.unique_name(viewer, MAP), contrast_limits=limits, colormap=results.map_colours("heat"),
+            blending="translucent_no_depth", opacity=0.75, metadata=_mark(MAP, where), **_place(where),
+        )  # fmt: skip
+        layer.colorbar.visible = True
+        results.add(viewer, layer)
+    else:
+        layer.data = shown
+        layer.contrast_limits_range = layer.contrast_limits = limits
+        layer.visible = True
+    layer.metadata[MARK]["told"] = told
+    layer.metadata[MARK]["title"] = title
+    return layer
+
+
+def forget_changes(viewer: ViewerModel) -> None:
+    """Take the mask after an edit and its difference away: they are of another gallery, image or model."""
+    for layer in [x for x in viewer.layers if _role(x) in (AFTER, DIFFERENCE)]:
+        layer.locked = False
+        viewer.layers.remove(layer)
+
+
+def _labels(
+    viewer: ViewerModel, where: View, role: str, data: NDArray[np.uint8], colormap: Any, opacity: float
+) -> Labels | None:
+    """The layer, where it was made now; one that is there changes in place."""
+    shown = where.frame.shown(where.frame.fit(data))
+    layer = _found(viewer, where, role)
+    if layer is not None:
+        layer.data = shown
+        return None
+    name = texts.AFTER if role == AFTER else texts.DIFFERENCE
+    layer = Labels(
+        shown, name=results.unique_name(viewer, name), colormap=colormap, opacity=opacity,
+        metadata=_mark(role, where), **_place(where),
+    )  # fmt: skip
+    layer.editable = False
+    results.add(viewer, layer)
+    return layer
+
+
+def _found(viewer: ViewerModel, where: View, role: str) -> Any:
+    for layer in [x for x in viewer.layers if _role(x) == role]:
+        if layer.metadata[MARK]["of"] == _of(where):
+            return layer
+        # a map of another image is still right; a mask after an edit of it is not for long
+        if role != MAP:
+            layer.locked = False
+            viewer.layers.remove(layer)
+    return None
+
+
+def _role(layer: Layer) -> str:
+    mark = layer.metadata.get(MARK)
+    return str(mark.get("gallery", "")) if isinstance(mark, dict) else ""
+
+
+def _of(where: View) -> tuple[Any, ...]:
+    return (layer_id(where.layer), where.frame)
+
+
+def _mark(role: str, where: View) -> dict[str, Any]:
+    plain = "heat" if role == MAP else "gallery"
+    return {MARK: {"role": plain, "gallery": role, "of": _of(where), "unit": "similarity", "kind": "heat"}}
+
+
+def _place(where: View) -> dict[str, Any]:
+    return results.placement(where.layer, where.frame.start)
