@@ -28,7 +28,7 @@ from seglens.core.rerun import RESERVED, as_cli, flag
 from seglens.core.saving import load_explanation
 
 # What a plain network of convolutions, an image and one model do not have.
-UNMET = {Need.ATTENTION, Need.SECOND_MODEL, Need.DROPOUT, Need.PROTOTYPES}
+UNMET = {Need.ATTENTION, Need.SECOND_MODEL, Need.DROPOUT, Need.PROTOTYPES, Need.BANK}
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,7 @@ import torch
 from scipy import ndimage
 
 import seglens
+from banks import bank_for
 from hand import (
     Attending,
     AttendingConstant,
@@ -90,10 +91,13 @@ def least(name):
 
 
 def brought(name, model):
-    """What a person brings along: a second model just like the first."""
-    if Need.SECOND_MODEL not in seglens.METHODS[name].needs:
-        return {}
-    return {"second_model": SegmentationModel(copy.deepcopy(model.module), model.spec)}
+    """What a person brings along: a second model just like the first, a bank of the model's features."""
+    needs, found = seglens.METHODS[name].needs, {}
+    if Need.SECOND_MODEL in needs:
+        found["second_model"] = SegmentationModel(copy.deepcopy(model.module), model.spec)
+    if Need.BANK in needs and model.layered:
+        found["bank"] = bank_for(model)
+    return found
 
 
 def quick(name):

@@ -10,19 +10,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 from sklearn.linear_model import LogisticRegression
 
-from seglens.core.errors import MissingNeed
+from seglens.core.errors import ImageMismatch, MissingNeed
 from seglens.core.run import Run
+
+if TYPE_CHECKING:
+    from seglens.engine.case import Case
+    from seglens.engine.features import FeatureBank
 
 Floats = NDArray[np.float64]
 REPEATS = 20  # random sets
 SIZE = 100  # embeddings on either side of a classifier, at most
+MOST = 3000  # other rows of a bank that random sets are drawn from
 LEAST = 6  # embeddings that make a concept
 HELD_OUT = 3  # one in so many is kept to measure the classifier
 ALPHA = 0.05
@@ -180,19 +185,113 @@ def random_concept(
     return Concept("random", *(np.array(part) for part in zip(*found, strict=True)), len(vectors), count)
 
 
+def concept_of_rows(
+    bank: FeatureBank,
+    rows: NDArray[Any],
+    *,
+    name: str = "chosen rows",
+    among: NDArray[Any] | None = None,
+    repeats: int = REPEATS,
+    seed: int = 0,
+    run: Run | None = None,
+) -> Concept:
+    """Rows of a bank (a cluster, a lasso in the projection) as a concept, against its other rows.
+
+    Args:
+        bank: where they are.
+        rows: those of the concept.
+        name: shown to people.
+        among: the rows that random sets are drawn from, besides the concept's; by default all, of a large bank a part.
+        repeats, seed, run: as for :func:`find_concept`.
+
+    Raises:
+        MissingNeed: too few rows on either side.
+        BadParameter: no such row.
+    """
+    inside = np.unique(np.asarray(rows, np.int64))
+    bank.check_rows(inside)
+    others = np.setdiff1d(np.arange(len(bank)) if among is None else among, inside)
+    if len(others) > MOST:
+        others = np.sort(np.random.default_rng(seed).choice(others, MOST, replace=False))
+    found = bank.vectors(inside), bank.vectors(others)
+    return find_concept(name, *found, repeats=repeats, seed=seed, run=run)
+
+
+def concept_of_mask(
+    case: Case,
+    layer: str,
+    mask: NDArray[Any],
+    *,
+    name: str = "painted region",
+    beside: NDArray[Any] | None = None,
+    repeats: int = REPEATS,
+    seed: int = 0,
+) -> Concept:
+    """Painted pixels as a concept: the layer's places that are painted, against the others of the image.
+
+    Args:
+        case: the image and the model.
+        layer: dotted name of the layer.
+        mask: (*space), not 0 where the concept is.
+        name: shown to people.
+        beside: (*space), not 0 where the others may be; by default all that is not painted.
+        repeats, seed: as for :func:`find_concept`.
+
+    Raises:
+        MissingNeed: too few places on either side.
+        ImageMismatch: the mask has another shape.
+    """
+    inside, outside = places_of(case, layer, mask, beside)
+    return find_concept(name, inside, outside, repeats=repeats, seed=seed, run=case.run)
+
+
+def places_of(
+    case: Case, layer: str, mask: NDArray[Any], beside: NDArray[Any] | None = None
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """A layer's answers at its places inside (n, D) and outside (m, D) of a mask (*space).
+
+    A place is inside if half of the pixels that it stands for are, and outside if none is.
+
+    Raises:
+        ImageMismatch: the mask has another shape.
+    """
+    painted = np.asarray(mask) != 0
+    allowed = ~painted if beside is None else np.asarray(beside) != 0
+    for one in (painted, allowed):
+        if one.shape != case.shape:
+            raise ImageMismatch(
+                f"The painted region has shape {one.shape}, the image {case.shape}.", fix="Paint it on this image."
+            )
+    activation = case.activation(layer)
+    sizes, padded = tuple(activation.shape[2:]), case.model.padded(case.shape)
+    cell = np.zeros(case.shape, np.int64)
+    for axis, (n, cells, full) in enumerate(zip(case.shape, sizes, padded, strict=True)):
+        along = np.minimum(cells - 1, (2 * np.arange(n) + 1) * cells // (2 * full))
+        cell = cell * cells + along.reshape([-1 if a == axis else 1 for a in range(len(sizes))])
+    every, inside, free = (
+        np.bincount(cell.ravel(), weights=w.ravel().astype(float), minlength=int(np.prod(sizes)))
+        for w in (np.ones(case.shape), painted, allowed)
+    )
+    values = activation[0].flatten(1).T.cpu().numpy()
+    return values[(every > 0) & (2 * inside >= every)], values[(inside == 0) & (2 * free >= every) & (every > 0)]
+
+
 def scores(concept: Concept, gradients: NDArray[np.floating]) -> Floats:
     """Share of examples with a positive sensitivity, per random set (R,); ``gradients`` (n, D) are Σ_p ∂T/∂A(p)."""
     share: Floats = (gradients.astype(np.float64) @ concept.directions.T > 0).mean(0)
     return share
 
 
-def verdicts(concepts: Sequence[Concept], chance: Concept, gradients: NDArray[np.floating]) -> list[Verdict]:
+def verdicts(
+    concepts: Sequence[Concept], chance: Concept, gradients: NDArray[np.floating], *, tests: int | None = None
+) -> list[Verdict]:
     """Score and significance of every concept.
 
     Args:
-        concepts: what is tested; their number is what p is corrected for.
+        concepts: what is tested.
         chance: of :func:`random_concept`.
         gradients: Σ_p ∂T/∂A(p) of every example (n, D).
+        tests: what p is corrected for; by default the number of concepts.
     """
     random_scores = scores(chance, gradients)
     mean = gradients.astype(np.float64).mean(0)
@@ -200,7 +299,7 @@ def verdicts(concepts: Sequence[Concept], chance: Concept, gradients: NDArray[np
     found = []
     for concept in concepts:
         own = scores(concept, gradients)
-        p = min(1.0, _p(own, random_scores) * len(concepts))
+        p = min(1.0, _p(own, random_scores) * (tests or len(concepts)))
         error = float(own.std(ddof=1) / np.sqrt(len(own))) if len(own) > 1 else 0.0
         each = concept.directions @ mean
         told = float(each.mean()), float((each * concept.gaps).mean()), level
