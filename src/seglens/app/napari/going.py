@@ -107,7 +107,7 @@ def _look_at(viewer: ViewerModel, layer: Layer, corners: Corners, axes: str) -> 
 
 
 def _mark(viewer: ViewerModel, layer: Layer, corners: Corners, axes: str, name: str) -> None:
-    data = _frames(layer, corners, axes)
+    data = frames(layer, corners, axes)
     pixel = float(np.mean(np.abs(np.asarray(layer.scale, float)[[axes.index("Y"), axes.index("X")]])))
     width = 3.0 / max(1e-9, viewer.scene.camera.zoom * pixel)
     old = next((x for x in viewer.layers if is_ours(x, "row")), None)
@@ -129,7 +129,7 @@ def _mark(viewer: ViewerModel, layer: Layer, corners: Corners, axes: str, name: 
     results.add(viewer, marker)
 
 
-def _frames(layer: Layer, corners: Corners, axes: str) -> NDArray[Any]:
+def frames(layer: Layer, corners: Corners, axes: str) -> NDArray[Any]:
     """The four sides of the box around its pixels, on every slice that it is in and on every channel."""
     low, high = corners
     y, x = axes.index("Y"), axes.index("X")

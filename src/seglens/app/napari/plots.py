@@ -3,6 +3,7 @@
 # mypy: allow-subclassing-any
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -57,7 +58,9 @@ class TablePage(QWidget):
 
     def go(self, row: int) -> None:
         """Go where a shown row is about."""
-        found = going.go(self._session, self._made, self.view.rows.row(row))
+        told = self.view.rows.row(row)
+        self._session.looked_at.emit(told)
+        found = going.go(self._session, self._made, told)
         viewer = self._session.viewer
         if self.placed and not found and viewer is not None:
             viewer.status = words.ROW_NOWHERE
@@ -250,24 +253,30 @@ class Plots(QWidget):
 
 def open_in(session: ViewerSession) -> Plots | None:
     """The plots of a viewer, opened or brought to the front; ``None`` without a window."""
-    window = getattr(session.viewer, "window", None)
+    there = open_below(session.viewer, words.PLOTS_TITLE, lambda: Plots(session), Plots.HEIGHT)
+    return there if isinstance(there, Plots) else None
+
+
+def open_below(viewer: Any, title: str, make: Callable[[], QWidget], height: int) -> QWidget | None:
+    """A dock below the picture, made or brought to the front; ``None`` without a window."""
+    window = getattr(viewer, "window", None)
     if window is None:
         return None
-    there = window.dock_widgets.get(words.PLOTS_TITLE)
-    if isinstance(there, Plots):
+    there = window.dock_widgets.get(title)
+    if isinstance(there, QWidget):
         holder: Any = there.parent()
     else:
-        there = Plots(session)
-        holder = window.add_dock_widget(there, name=words.PLOTS_TITLE, area=AREA, add_vertical_stretch=False)
+        there = make()
+        holder = window.add_dock_widget(there, name=title, area=AREA, add_vertical_stretch=False)
         # napari takes the content out of a dock that is closed, and leaves it to us
         holder.destroyed.connect(there.deleteLater)
-        _below_the_picture(holder)
+        _below_the_picture(holder, height)
     holder.show()
     holder.raise_()
     return there
 
 
-def _below_the_picture(holder: QDockWidget) -> None:
+def _below_the_picture(holder: QDockWidget, height: int) -> None:
     # across the whole window it would squeeze the layer list and the SegLens dock; given back when it is closed
     main = holder.window()
     if not isinstance(main, QMainWindow):
@@ -280,7 +289,7 @@ def _below_the_picture(holder: QDockWidget) -> None:
         before = main.corner(corner)
         main.setCorner(corner, area)
         holder.destroyed.connect(partial(_give_back, main, corner, before))
-    main.resizeDocks([holder], [Plots.HEIGHT], Qt.Orientation.Vertical)
+    main.resizeDocks([holder], [height], Qt.Orientation.Vertical)
 
 
 def _give_back(main: QMainWindow, corner: Qt.Corner, area: Qt.DockWidgetArea, *_: object) -> None:

@@ -153,6 +153,7 @@ class ViewerSession:
     axes_changed = Signal()
     shown_changed = Signal()
     values_changed = Signal()
+    looked_at = Signal(dict)  # a row of a table
 
     def __init__(self, viewer: ViewerModel) -> None:
         """Start empty and follow the layers of a viewer."""

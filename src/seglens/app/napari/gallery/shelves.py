@@ -186,7 +186,7 @@ class BankShelf:
         return 0
 
     def _shown(self, wanted: Wanted) -> list[Item]:
-        items = [_as_item(row, entry) for row, entry in self._entries.items()]
+        items = [as_item(row, entry) for row, entry in self._entries.items()]
         found = [
             item for item in items
             if (wanted.label is None or item.label == wanted.label)
@@ -214,7 +214,7 @@ def _filters(wanted: Wanted) -> dict[str, Any]:
     return {"label": wanted.label, "image": wanted.image, "status": wanted.status}
 
 
-def _as_item(row: int, entry: Entry) -> Item:
+def as_item(row: int, entry: Entry) -> Item:
     from seglens.workspace.gallery import Item
 
     return Item(
