@@ -25,6 +25,7 @@ from seglens.core.explanation import Record
 from seglens.core.files import open_image
 from seglens.core.method import Need
 from seglens.core.rerun import RESERVED, as_cli, flag
+from seglens.core.run import Run
 from seglens.core.saving import load_explanation
 
 # What a plain network of convolutions, an image and one model do not have.
@@ -331,18 +332,24 @@ def test_ctrl_c_is_clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: dict[str, object] = {}
 
-    def train(recipe: str, data: Path | None, out: Path, *, run: object, **more: object) -> Path:
-        asked.update(recipe=recipe, data=data, out=out, seed=run.seed, **more)  # type: ignore[attr-defined]
+    def train(recipe: str, data: Path | None, out: Path, *, run: Run, **more: object) -> Path:
+        asked.update(recipe=recipe, data=data, out=out, seed=run.seed, precision=run.precision, **more)
         return out
 
     monkeypatch.setattr("seglens.training.train", train)
     result = call("train", "nuclei-fluorescence", "data", "--out", "model", "--epochs", 3, "--seed", 5)
     assert result.exit_code == 0, result.output
     wanted = {"recipe": "nuclei-fluorescence", "data": Path("data"), "out": Path("model"), "epochs": 3, "seed": 5}
-    assert asked == {**wanted, "network": None}
-    call("train", "nuclei-fluorescence", "data", "--out", "model", "--network", "segmenter")
-    assert asked["network"] == "segmenter"
+    usual = {"network": None, "patience": None, "licence": None, "resume": False, "precision": "full"}
+    assert asked == {**wanted, **usual}
+    more = ("--network", "segmenter", "--resume", "--patience", 4, "--precision", "bf16", "--licence", "MIT")
+    call("train", "nuclei-fluorescence", "data", "--out", "model", *more)
+    changed = {"network": "segmenter", "resume": True, "patience": 4, "precision": "bf16", "licence": "MIT"}
+    assert {name: asked[name] for name in changed} == changed
     monkeypatch.undo()
+    listed = call("train", "--list")
+    assert listed.exit_code == 0
+    assert "nuclei-histology\n    Blue to purple nuclei" in listed.output
     assert "Did you mean" in call("train", "nuclei-fluorescense", "data", "--out", tmp_path / "m").stderr
 
 

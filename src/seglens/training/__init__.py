@@ -18,7 +18,7 @@ __all__ = ["RECIPES", "Phase", "Recipe", "train"]
 
 
 def train(
-    recipe: str,
+    recipe: str | Recipe,
     data: Path | None,
     out: Path,
     *,
@@ -32,7 +32,7 @@ def train(
     """Train a recipe and write the model folder.
 
     Args:
-        recipe: a key of :data:`RECIPES`, or the path of a recipe as a JSON file.
+        recipe: a key of :data:`RECIPES`, the path of a recipe as a JSON file, or a recipe.
         data: a folder as :mod:`seglens.training.folders` describes it; ``None`` for drawn pictures.
         out: a new or empty folder for ``weights.safetensors``, ``model.json``, ``training.json``, ``CARD.md``.
         run: seed, precision, progress and cancel. Cancelling stops within a batch; what is left in ``out`` is the

@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from seglens.core.errors import UnknownName
+
 Array = npt.NDArray[np.float32]
 Truth = npt.NDArray[Any]
 Rng = np.random.Generator
@@ -50,8 +52,7 @@ def crop_pair(image: Array, truth: Truth, size: int, zoom: tuple[float, float], 
     turns, mirrored = int(rng.integers(4)), bool(rng.integers(2))
     axes = (dims - 2, dims - 1)
     image, truth = np.rot90(image, turns, axes), np.rot90(truth, turns, axes)
-    over = [axes[1]] if mirrored else []
-    over += [axis for axis in range(dims - 2) if rng.integers(2)]
+    over = (*((axes[1],) if mirrored else ()), *(axis for axis in range(dims - 2) if rng.integers(2)))
     image, truth = np.flip(image, over), np.flip(truth, over)
     return np.ascontiguousarray(image, np.float32), np.ascontiguousarray(truth)
 
@@ -196,3 +197,15 @@ AUGMENTATIONS: Mapping[str, Callable[[Array, Truth, Rng], Array]] = {
     "flips": flips,
     "light": light,
 }
+
+
+def find_augmentation(name: str) -> Callable[[Array, Truth, Rng], Array]:
+    """The augmentation of that name.
+
+    Raises:
+        UnknownName: there is none.
+    """
+    if name not in AUGMENTATIONS:
+        listing = f"Augmentations: {', '.join(AUGMENTATIONS)}."
+        raise UnknownName.among("augmentation", name, AUGMENTATIONS, listing=listing)
+    return AUGMENTATIONS[name]

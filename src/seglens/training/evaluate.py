@@ -79,7 +79,8 @@ def _seed(name: str) -> int:
 
 def score(model: SegmentationModel, samples: Sequence[Sample], run: Run) -> dict[str, Any]:
     """Dice and IoU of the foreground, per image and summed up; of each class where there are more; see evaluate."""
-    images, classes = {}, {}
+    images: dict[str, dict[str, float]] = {}
+    classes: dict[str, list[dict[str, float]]] = {}
     for done, sample in enumerate(samples):
         run.progress(done, len(samples), f"scoring {sample.name}")
         labels = predict(model, sample.image)

@@ -100,6 +100,21 @@ class Recipe:
     options: Mapping[str, Any] = field(default_factory=dict)
     synthetic: bool = False
 
+    def __post_init__(self) -> None:
+        """Refuse what nobody can train."""
+        for name in ("crop", "batch", "steps", "epochs"):
+            if getattr(self, name) < 1:
+                raise BadParameter(f"{name} is {getattr(self, name)} in {self.spec.name}.", fix="Use 1 or more.")
+        if not 0 < self.zoom[0] <= self.zoom[1]:
+            raise BadParameter(
+                f"zoom is {self.zoom} in {self.spec.name}.", fix="Give the smaller number first: 0.6, 1.6."
+            )
+        if self.border and self.truth == "instances" and len(self.spec.classes) < 3:
+            raise BadParameter(
+                f"{self.spec.name} has a border of {self.border} px, and no class for it.",
+                fix="Set border to 0, or name the classes background, object and border.",
+            )
+
     def plan(self, epochs: int | None = None) -> tuple[Phase, ...]:
         """The phases; with ``epochs`` as long as that together, shared out as the recipe does, one each at least.
 

@@ -17,6 +17,8 @@ from seglens.training.export import write_json
 from seglens.training.recipe import Phase
 
 CHECKPOINT, STATE, PLAN = "checkpoint", "state.pt", "plan.json"
+# What reading a broken file raises, in one way or another.
+BROKEN = (OSError, ValueError, TypeError, RuntimeError, EOFError, LookupError, AttributeError)
 State = dict[str, Tensor]
 
 
@@ -121,7 +123,7 @@ def load(folder: Path, plan: Mapping[str, Any]) -> Standing:
         # Tensors and plain data only: nothing in the file can run code.
         standing = Standing(**torch.load(folder / STATE, map_location="cpu", weights_only=True))
         kept = json.loads((folder / PLAN).read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except (*BROKEN, pickle.UnpicklingError) as error:
         raise ModelMismatch(
             f"The checkpoint in {folder} cannot be read.", fix="Delete the folder and train from the beginning."
         ) from error

@@ -21,9 +21,11 @@ from torch.utils.data import DataLoader
 from seglens.core.errors import BadParameter
 from seglens.core.run import Run
 from seglens.engine.reach import measure_reach
-from seglens.models.loaders.networks import make_network
+from seglens.models.loaders.networks import MONAI, make_network
+from seglens.models.nets import check_name
 from seglens.models.segmentation import SegmentationModel
 from seglens.models.spec import ModelSpec
+from seglens.training.augment import find_augmentation
 from seglens.training.batches import Crops, Whole
 from seglens.training.card import write_card
 from seglens.training.data import Sample, draw, drawn_names, read_folder
@@ -77,7 +79,7 @@ class Order:
 
 
 def train(
-    recipe: str,
+    recipe: str | Recipe,
     data: Path | None,
     out: Path,
     *,
@@ -92,9 +94,9 @@ def train(
     order = _order(recipe, data, out, run, epochs, network, patience, licence)
     _check(order, resume)
     chosen = order.recipe
+    task = find_task(chosen.task)(chosen, run)
     split = drawn_names() if chosen.synthetic or data is None else split_folder(data)
     shares = {share: _read(order, names, run) for share, names in split.items()}
-    task = find_task(chosen.task)(chosen, run)
     arguments = dict(task.arguments(shares["train"]))
     asked = _asked(order, shares, arguments, run)
     standing = load(order.checkpoint, asked) if resume else Standing()
@@ -107,7 +109,7 @@ def train(
         _fit(made, task, order, shares, standing, run, lambda net: save(order.checkpoint, standing, net, asked))
     model = SegmentationModel(made, _finished_spec(made, chosen, run))
     record = {
-        "recipe": recipe,
+        "recipe": order.name,
         "command": order.command(run.seed),
         "seed": run.seed,
         "epochs": sum(phase.epochs for phase in order.plan),
@@ -117,6 +119,7 @@ def train(
         "synthetic": chosen.synthetic,
         "precision": run.precision,
         "device": _device(),
+        "threads": torch.get_num_threads(),
         "settings": chosen.to_dict(),
         "data": {"sha256": asked["data"], "annotators": sorted({w for s in shares["train"] for w in s.annotators})},
         "split": split,
@@ -128,7 +131,7 @@ def train(
 
 
 def _order(
-    name: str,
+    named: str | Recipe,
     data: Path | None,
     out: Path,
     run: Run,
@@ -137,7 +140,9 @@ def _order(
     patience: int | None,
     licence: str | None,
 ) -> Order:
-    recipe, options = find_recipe(name), []
+    recipe, options = find_recipe(named) if isinstance(named, str) else named, []
+    # A recipe's file is named without its folder: records name no place of this machine.
+    name = recipe.spec.name if not isinstance(named, str) else Path(named).name
     if network is not None and network != recipe.network:
         recipe, options = recipe.with_network(network), ["--network", network]
     if patience is not None:
@@ -158,6 +163,9 @@ def _check(order: Order, resume: bool) -> None:
     if recipe.patience is not None and recipe.patience < 1:
         raise BadParameter(f"patience={recipe.patience} stops at once.", fix="Use 1 epoch or more, or leave it out.")
     _ = order.plan
+    if not recipe.network.startswith(MONAI):
+        check_name(recipe.network)
+    find_augmentation(recipe.augmentation)
     if (out / MODEL).is_file():
         raise BadParameter(f"{out} holds a finished model.", fix="Name a new folder with --out.")
     if not resume and order.checkpoint.is_dir():

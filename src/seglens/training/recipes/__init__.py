@@ -8,9 +8,11 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Mapping
+from pathlib import Path
 
 from seglens.core.errors import UnknownName
 from seglens.training.recipe import Phase, Recipe
+from seglens.training.recipe_file import read_recipe
 
 __all__ = ["RECIPES", "Phase", "Recipe", "find_recipe"]
 
@@ -24,12 +26,15 @@ RECIPES: Mapping[str, Recipe] = _found()
 
 
 def find_recipe(name: str) -> Recipe:
-    """The recipe of that name.
+    """The recipe of that name, or in the JSON file of that name.
 
     Raises:
         UnknownName: there is none.
+        BadParameter, ModelMismatch: the file holds no recipe.
     """
+    if name.endswith(".json"):
+        return read_recipe(Path(name))
     if name not in RECIPES:
-        listing = f"Recipes: {', '.join(RECIPES)}."
+        listing = f"Recipes: {', '.join(RECIPES)}; or name a recipe's JSON file."
         raise UnknownName.among("recipe", name, RECIPES, listing=listing)
     return RECIPES[name]
