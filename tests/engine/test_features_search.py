@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
+import tracemalloc
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from engine.test_features_bank import INFO, entry
-from seglens.core.errors import BadParameter
+from seglens.core.errors import BadParameter, MissingNeed
 from seglens.engine.features import FeatureBank
 
 
@@ -42,16 +46,112 @@ def brute(vectors, queries, k, metric, allowed=None):
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 @pytest.mark.parametrize("size", [37, 65536])
-def test_it_equals_brute_force_with_ties_and_duplicates(bank, metric, size, monkeypatch):
-    plain = FeatureBank.batches
-    monkeypatch.setattr(FeatureBank, "batches", lambda self, n=size: plain(self, n))
+@pytest.mark.parametrize("by", ["disk", "numpy", "sklearn", "faiss"])
+def test_it_equals_brute_force_with_ties_and_duplicates(bank, metric, size, by, monkeypatch):
+    if by == "faiss":
+        pytest.importorskip("faiss")
+    by = small(bank, by, size, monkeypatch)
     queries = np.concatenate([bank.vectors([7, 400, 520, 3]), np.random.default_rng(2).standard_normal((70, 5))])
     queries = queries.astype(np.float16).astype(np.float32)
-    found = bank.nearest(queries, 45, metric=metric)
+    found = bank.nearest(queries, 45, metric=metric, by=by)
     rows, distances = brute(bank.vectors(), queries, 45, metric)
     np.testing.assert_array_equal(found.rows, rows)
     np.testing.assert_allclose(found.distances, distances, atol=2e-7)
     assert found.excluded == ()
+
+
+@pytest.mark.parametrize("by", ["disk", "numpy", "sklearn"])
+@pytest.mark.parametrize("share", [0.1, 0.7])
+def test_it_equals_brute_force_among_some_rows(bank, by, share, monkeypatch):
+    by = small(bank, by, 50, monkeypatch)
+    among = np.flatnonzero(np.random.default_rng(4).random(600) < share)
+    queries = bank.vectors([7, 13, 510])
+    for metric in ("cosine", "euclidean"):
+        found = bank.nearest(queries, 9, metric=metric, rows=among, exclude_groups=["slide 0"], by=by)
+        rows, _ = brute(bank.vectors(), queries, 9, metric, [i for i in among if i % 4])
+        np.testing.assert_array_equal(found.rows, rows)
+
+
+def small(bank, by, size, monkeypatch):
+    """Search in batches of this size; from disk if nothing may stay in memory."""
+    monkeypatch.setattr("seglens.engine.features.search.BATCH", size * 4 * 5)
+    if by == "disk":
+        bank.memory = 0
+    return "auto" if by == "disk" else by
+
+
+def test_long_and_short_vectors_together_lose_nothing(tmp_path):
+    """Rounding is as large as the longest vector makes it, and near ones are short."""
+    bank = FeatureBank.create(tmp_path / "wild", INFO)
+    rng = np.random.default_rng(5)
+    vectors = rng.standard_normal((400, 5)) * 10.0 ** rng.uniform(-3, 4, (400, 1))
+    bank.append(vectors, [entry(i) for i in range(400)])
+    kept = bank.vectors()
+    for by in ("numpy", "sklearn"):
+        found = bank.nearest(kept[:40], 6, metric="euclidean", by=by)
+        np.testing.assert_array_equal(found.rows, brute(kept, kept[:40], 6, "euclidean")[0])
+    bank.close()
+
+
+def test_what_is_added_or_replaced_after_a_search_is_found(tmp_path):
+    bank = FeatureBank.create(tmp_path / "growing", INFO)
+    bank.append(np.eye(5), [entry(i, image="kept") for i in range(5)])
+    bank.table.finish("kept", "one", "/data/one.tif", "slide 1")
+    bank.append(np.ones((1, 5)), [entry(5, image="half")])
+    assert bank.nearest(np.ones(5), 1).rows[0, 0] == 5
+    bank.append(2 * np.eye(5)[:1] + 1, [entry(6, image="half")])
+    assert bank.nearest([3, 1, 1, 1, 1], 1).rows[0, 0] == 6
+    assert bank.table.drop_unfinished() == 2
+    bank.append(-np.ones((2, 5)), [entry(5), entry(6)])
+    assert bank.nearest([3, 1, 1, 1, 1], 1).rows[0, 0] == 0
+    assert bank.nearest(-np.ones(5), 2).rows[0].tolist() == [5, 6]
+    bank.close()
+
+
+def test_a_bank_larger_than_the_limit_is_searched_in_batches(tmp_path, monkeypatch):
+    """8 MB of embeddings, 1 MB allowed: no more than a few chunks of 64 KB are ever there."""
+    monkeypatch.setattr("seglens.engine.features.bank.CHUNK", 2**16)
+    bank = FeatureBank.create(tmp_path / "large", replace(INFO, dims=64))
+    rng = np.random.default_rng(0)
+    for _ in range(16):
+        bank.append(rng.standard_normal((4096, 64)), [entry(0)] * 4096)
+    bank.memory = 2**20
+    monkeypatch.setattr("seglens.engine.features.search.BATCH", 2**17)
+    query = bank.vectors([40_000])
+    bank.nearest(query, 5)  # what is imported and remembered once is not what is measured
+    tracemalloc.start()
+    found = bank.nearest(query, 5)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.rows[0, 0] == 40_000
+    assert bank.index() is None
+    assert peak < 2**20 < len(bank) * 64 * 2 / 7
+    bank.memory = 2**30
+    again = bank.nearest(query, 5)
+    assert bank.index() is not None
+    np.testing.assert_array_equal(again.rows, found.rows)
+    np.testing.assert_array_equal(again.distances, found.distances)
+    bank.close()
+
+
+def test_what_is_not_wanted_is_not_read(tmp_path, monkeypatch):
+    bank = FeatureBank.create(tmp_path / "b", INFO)
+    bank.append(np.random.default_rng(0).standard_normal((1000, 5)), [entry(i) for i in range(1000)])
+    bank.memory = 0
+    monkeypatch.setattr("seglens.engine.features.search.BATCH", 100 * 4 * 5)
+    read = []
+    plain = FeatureBank.read
+    monkeypatch.setattr(FeatureBank, "read", lambda self, a, b: read.append((a, b)) or plain(self, a, b))
+    bank.nearest(np.ones(5), 3, rows=[5, 420, 421])
+    assert read == [(0, 100), (400, 500)]
+    bank.close()
+
+
+def test_faiss_is_asked_for_only_where_it_is(bank):
+    if importlib.util.find_spec("faiss"):
+        pytest.skip("faiss is installed here")
+    with pytest.raises(MissingNeed, match="faiss is not installed"):
+        bank.nearest(np.ones(5), 1, by="faiss")
 
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -98,9 +97,10 @@ class Looking:
             raise OutOfMemory(error.what, fix="Look at it in tiles: --tile 512.") from error
         return both.heard[0].argmax(0).cpu().numpy().astype(np.uint8), activation
 
-    def sums(self, view: Image, grid: Grid | None, numbers: NDArray[Any], count: int, whole: Tensor | None
-             ) -> Iterator[NDArray[np.float64]]:  # fmt: skip
-        """The sum of the layer's map over each region (count, D), growing: once after each tile.
+    def sums(
+        self, view: Image, grid: Grid | None, numbers: NDArray[Any], count: int, whole: Tensor | None
+    ) -> NDArray[np.float64]:
+        """The sum of the layer's map over each region (count, D).
 
         Args:
             view, grid: as in :meth:`labels`.
@@ -109,20 +109,18 @@ class Looking:
             whole: the layer's map where it is known.
         """
         if whole is not None:
-            yield sums_over(whole, numbers, count, self.model.padded(numbers.shape))
-            return
-        total: NDArray[np.float64] | None = None
-        for tile in grid or ():
-            self.run.check()
+            return sums_over(whole, numbers, count, self.model.padded(numbers.shape))
+        total: NDArray[np.float64] = np.zeros((count, 0))
+        for done, tile in enumerate(grid or ()):
+            self.run.progress(done, len(grid or ()), f"tiles of {view.name}")
             here, small = np.unique(numbers[tile.core], return_inverse=True)
             small = small.reshape(numbers[tile.core].shape) + (0 if here[0] == 0 else 1)
             here = here[here > 0]
             if len(here):
                 part = self._part(view, tile, small, len(here))
-                total = np.zeros((count, part.shape[1])) if total is None else total
+                total = total if total.size else np.zeros((count, part.shape[1]))
                 total[here - 1] += part
-            if total is not None:
-                yield total
+        return total
 
     def _part(self, view: Image, tile: Tile, small: NDArray[Any], count: int) -> NDArray[np.float64]:
         x = self._input(view, **dict(zip(self.model.spec.axes, tile.read, strict=True)))

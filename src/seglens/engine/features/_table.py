@@ -21,7 +21,8 @@ VERSION = 1
 AT_ONCE = 500  # numbers in one question
 
 SCHEMA = """
-CREATE TABLE info (one INTEGER PRIMARY KEY CHECK (one = 1), json TEXT NOT NULL);
+CREATE TABLE info (
+    one INTEGER PRIMARY KEY CHECK (one = 1), json TEXT NOT NULL, drops INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE images (
     id INTEGER PRIMARY KEY, fingerprint TEXT NOT NULL, name TEXT NOT NULL, source TEXT NOT NULL, grp TEXT NOT NULL,
     finished INTEGER NOT NULL DEFAULT 0, UNIQUE (fingerprint, name, source, grp));
@@ -70,7 +71,7 @@ class Table:
 
     def _make(self, info: BankInfo) -> None:
         self._db.executescript(f"BEGIN;{SCHEMA}PRAGMA user_version = {VERSION};COMMIT;")
-        self._db.execute("INSERT INTO info VALUES (1, ?)", (info.to_json(),))
+        self._db.execute("INSERT INTO info (one, json) VALUES (1, ?)", (info.to_json(),))
 
     def close(self) -> None:
         """Let go of the file."""
@@ -85,6 +86,10 @@ class Table:
     def __len__(self) -> int:
         """Number of entries."""
         return int(self._ask("SELECT COALESCE(MAX(row) + 1, 0) FROM entries")[0][0])
+
+    def drops(self) -> int:
+        """How often entries were forgotten: rows may stand for others since."""
+        return int(self._ask("SELECT drops FROM info")[0][0])
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
@@ -110,7 +115,8 @@ class Table:
 
     def _ask(self, question: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         with self._lock, self._told():
-            return self._db.execute(question, values).fetchall()
+            found: list[tuple[Any, ...]] = self._db.execute(question, values).fetchall()
+            return found
 
     def add(self, db: sqlite3.Connection, first: int, entries: Sequence[Entry]) -> None:
         """Write entries from a row on, inside :meth:`writing`."""
@@ -154,13 +160,26 @@ class Table:
             found = self._db.execute(f"SELECT row FROM entries{where}", [*wanted.values()])
             return np.sort(np.fromiter((r for (r,) in found), np.int64))
 
+    def mark(self, group: str, rows: NDArray[np.bool_]) -> None:
+        """Set ``rows`` (N,) to false where a group is."""
+        spans = self._ask(
+            "SELECT MIN(row), MAX(row), COUNT(*) FROM entries "
+            "WHERE image IN (SELECT id FROM images WHERE grp = ?) GROUP BY image", (group,)
+        )  # fmt: skip
+        # an image's entries mostly stand side by side
+        if all(last - first + 1 == count for first, last, count in spans):
+            for first, last, _ in spans:
+                rows[first : last + 1] = False
+        else:
+            rows[self.rows({"group": group})] = False
+
     def images(self) -> list[ImageRow]:
         """All images, in the order in which they came."""
         found = self._ask(
             "SELECT fingerprint, name, source, grp, (SELECT COUNT(*) FROM entries WHERE image = id), finished "
             "FROM images ORDER BY id"
         )
-        return [ImageRow(*told, finished=bool(done)) for *told, done in found]
+        return [ImageRow(*told[:5], bool(told[5])) for told in found]
 
     def groups(self) -> set[str]:
         """All groups."""
@@ -194,6 +213,7 @@ class Table:
                            (first,))  # fmt: skip
                 db.execute(f"DELETE FROM entries WHERE row >= ? OR {half}", (first,))
                 gone = db.execute("SELECT CHANGES()").fetchone()[0]
+                db.execute("UPDATE info SET drops = drops + 1")
             db.execute("DELETE FROM images WHERE NOT finished")
         return int(gone)
 

@@ -19,9 +19,11 @@ from seglens.engine.features.entry import BankInfo, Entry, Failure, ImageRow, Me
 
 if TYPE_CHECKING:
     from seglens.core.image import Image
+    from seglens.engine.features.index import By, Index
 
 DATABASE, VECTORS = "bank.sqlite", "vectors.zarr"
 CHUNK = 2**20  # bytes of one chunk of vectors
+MEMORY = 2**30  # bytes that embeddings may take in memory between two searches
 
 
 class FeatureBank:
@@ -32,12 +34,17 @@ class FeatureBank:
         info: what it is about.
         table: its entries.
         vectors: its zarr array; at least N rows.
+
+    ``memory`` is how many bytes may stay in memory from one search to the next (1 GiB: 4 million embeddings of 64
+    numbers). A bank that takes more is read from disk with every search, a batch at a time.
     """
 
     def __init__(self, folder: Path, info: BankInfo, table: Table, vectors: Any) -> None:
         """Use :meth:`create` or :meth:`open`."""
         self.folder, self.info = folder, info
         self.table, self._vectors = table, vectors
+        self.memory = MEMORY
+        self._index: Index | None = None
 
     @classmethod
     def create(cls, folder: str | Path, info: BankInfo) -> FeatureBank:
@@ -88,8 +95,9 @@ class FeatureBank:
             raise _unusable(folder, error) from error
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Let go of the files and of what is in memory."""
         self.table.close()
+        self._index = None
 
     def __len__(self) -> int:
         """Number of embeddings, N."""
@@ -171,7 +179,7 @@ class FeatureBank:
         """
         if rows is None:
             total = len(self)
-            return np.asarray(self._read(0, total), np.float32)
+            return np.asarray(self.read(0, total), np.float32)
         self.check_rows(rows)
         wanted = np.asarray(rows, np.int64)
         out = np.empty((len(wanted), self.info.dims), np.float32)
@@ -179,15 +187,24 @@ class FeatureBank:
         for one in np.unique(chunk):
             here = chunk == one
             first, last = wanted[here].min(), wanted[here].max()
-            out[here] = self._read(int(first), int(last) + 1)[wanted[here] - first]
+            out[here] = self.read(int(first), int(last) + 1)[wanted[here] - first]
         return out
 
-    def batches(self, size: int = 65536) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        """All embeddings bit by bit: rows (n,) and vectors (n, D), so that memory stays bounded."""
-        total = len(self)
-        for start in range(0, total, size):
-            stop = min(total, start + size)
-            yield np.arange(start, stop), np.asarray(self._read(start, stop), np.float32)
+    def batches(
+        self, size: int = 65536, *, only: NDArray[np.bool_] | None = None
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Embeddings bit by bit: rows (n,) and vectors (n, D), so that memory stays bounded.
+
+        Args:
+            size: how many at a time; rounded down to whole chunks of the file where there are any.
+            only: (N,) rows that are wanted; a batch without any is not read.
+        """
+        total, chunk = len(self), self._vectors.chunks[0]
+        size = size // chunk * chunk or size
+        for first in range(0, total, size):
+            stop = min(total, first + size)
+            if only is None or only[first:stop].any():
+                yield np.arange(first, stop), np.asarray(self.read(first, stop), np.float32)
 
     def images(self) -> list[ImageRow]:
         """The images that it is of, in the order in which they came."""
@@ -206,9 +223,9 @@ class FeatureBank:
         from seglens.engine.features.groups import group_of
 
         pixels = image.fingerprint()
-        found = {row.group for row in self.images() if row.fingerprint == pixels}
+        found: set[str | None] = {row.group for row in self.images() if row.fingerprint == pixels}
         ruled = group_of(image.source or image.name, self.info.group, strict=False)
-        return tuple(sorted(found | ({ruled} & self.table.groups())))
+        return tuple(sorted(g for g in self.table.groups() if g in found | {ruled}))
 
     def nearest(
         self,
@@ -218,6 +235,7 @@ class FeatureBank:
         metric: Metric = "cosine",
         rows: Sequence[int] | NDArray[Any] | None = None,
         exclude_groups: Sequence[str] = (),
+        by: By = "auto",
     ) -> Neighbours:
         """The k nearest embeddings of each query, exactly; see :mod:`seglens.engine.features.search`.
 
@@ -228,15 +246,26 @@ class FeatureBank:
             metric: ``cosine`` (1 minus the cosine; 1 to a vector of zeros) or ``euclidean``.
             rows: look only among these.
             exclude_groups: leave these groups out.
+            by: who looks for candidates while the bank fits into ``memory``: ``auto`` (faiss if it is installed and
+                all rows are asked, else numpy), ``numpy``, ``sklearn`` or ``faiss``. The answer is the same.
 
         Raises:
             BadParameter: queries of another size, k below 1, or no such row.
+            MissingNeed: faiss is asked for and not installed.
         """
         from seglens.engine.features.search import nearest
 
-        return nearest(self, queries, k, metric=metric, rows=rows, exclude_groups=exclude_groups)
+        return nearest(self, queries, k, metric=metric, rows=rows, exclude_groups=exclude_groups, by=by)
 
-    def _read(self, start: int, stop: int) -> NDArray[Any]:
+    def index(self) -> Index | None:
+        """All embeddings in memory, kept for the next search; ``None`` if they take more than ``memory``."""
+        from seglens.engine.features.index import Index
+
+        self._index = Index.of(self, self._index, self.memory)
+        return self._index
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """Embeddings of the rows from ``start`` up to ``stop``, as they are kept (n, D)."""
         if stop > self._vectors.shape[0]:
             import zarr
 

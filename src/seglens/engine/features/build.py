@@ -4,35 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from seglens import __version__
-from seglens.core.errors import BadParameter, Cancelled, ImageMismatch, SegLensError
-from seglens.core.files import SAMPLE, image_files, open_image
+from seglens.core.errors import Cancelled, ImageMismatch, SegLensError
+from seglens.core.files import open_image
 from seglens.core.image import Image
 from seglens.core.run import Run
 from seglens.engine.features._looking import Looking
 from seglens.engine.features._pieces import described, numbered
+from seglens.engine.features._settings import Source, bank_info, expanded, opened, where
 from seglens.engine.features._table import connect_lock
 from seglens.engine.features._truth import Given, MaskKind, Masks
-from seglens.engine.features.bank import FeatureBank, is_bank
-from seglens.engine.features.entry import BankInfo, Entry, Failure, Kind, Precision
+from seglens.engine.features.bank import FeatureBank
+from seglens.engine.features.entry import Entry, Failure, Kind, Precision
 from seglens.engine.features.groups import group_of
-from seglens.engine.features.regions import feature_layer
 from seglens.models.intake import check_fits, fit_intake
-from seglens.models.layers import find_layer, layers
+from seglens.models.layers import find_layer
 from seglens.models.segmentation import SegmentationModel, quiet
-
-Source = str | Path | Image
-SIDE = {2: 32, 3: 16}
-PIXELS = 500
 
 
 def build_bank(
@@ -56,8 +50,8 @@ def build_bank(
 ) -> FeatureBank:
     """Embed what a model draws on many images; a bank that was begun with the same settings is gone on with.
 
-    An image that is finished is not looked at again, however it is called now; of one that was stopped in the middle,
-    nothing is kept. An image that cannot be embedded is noted, listed in the bank, and tried again the next time.
+    A finished image is not looked at again, however it is called now; of one that was stopped in the middle nothing is
+    kept. One that cannot be embedded is noted, listed in the bank (``failures``), and tried again the next time.
 
     Args:
         model: the model; left as it was.
@@ -66,38 +60,31 @@ def build_bank(
         layer: name of the layer; by default :func:`~seglens.engine.features.feature_layer`.
         kind: ``object`` (connected parts of a predicted class), ``patch`` (windows side by side) or ``pixel``.
         masks: the truth: a folder of files called like the images, or names of images to files or arrays.
-        masks_are: ``instances`` (numbers of objects; they are of the first class after background) or ``classes``
-            (numbers of classes); by default as they look.
-        group: what must not leak: ``file``, ``folder``, or a regular expression; see
-            :func:`~seglens.engine.features.group_of`.
+        masks_are: numbers of objects (``instances``, of the first class after background) or of ``classes``.
+        group: what must not leak: ``file``, ``folder`` or an expression; see :func:`~seglens.engine.features.group_of`.
         classes: take only what is predicted as one of these.
-        per_image: most embeddings of one image (of each time point or slice of a stack), chosen by ``run.seed``; by
-            default all objects and patches, and 500 pixels in equal shares of the classes.
+        per_image: most embeddings of one image (time point, slice); by default 500 pixels, all of other kinds.
         smallest: leave out regions of fewer pixels.
         side: side of a patch; by default 32 pixels (16 in volumes), at least the layer's stride.
         tile: look at images in tiles of this side; by default only at those of more than 4 million values.
         precision: type in which embeddings are kept.
-        opener: opens an image of ``images``.
-        run: progress, cancel, seed, notes.
-
-    Returns:
-        The bank, open.
+        opener: opens a file of ``images``.
+        run: progress, cancel, seed of the choice of embeddings, notes.
 
     Raises:
         UnknownName, MissingNeed: no such layer or class, or layers cannot be reached.
         BadParameter: settings that cannot be, or a folder that holds something else.
-        ImageMismatch: no image could be embedded.
-        Cancelled: within one tile of the request.
+        SegLensError: the first image's, if none could be embedded; Cancelled within one tile of the request.
     """
     run = run or Run()
-    sources = _expanded(images)
-    found = _info(
+    sources = expanded(images)
+    known = Masks(masks, len(model.spec.classes), masks_are, run)
+    found = bank_info(
         model, layer, kind, group=group, only=tuple(classes), per_image=per_image, smallest=smallest, side=side,
-        tile=tile, precision=precision, seed=run.seed,
+        tile=tile, precision=precision, seed=run.seed, truth=known.kind if len(known) else "",
     )  # fmt: skip
-    groups = [group_of(_where(one), group) for one in sources]
-    known = Masks(masks, len(found.classes), masks_are, run)
-    bank = _opened(Path(out).expanduser(), found)
+    groups = [group_of(where(one), group) for one in sources]
+    bank = opened(Path(out).expanduser(), found)
     try:
         with closing(connect_lock(bank.folder / "build.lock")), quiet(model.module):
             _Build(bank, model, known, opener, run).all(sources, groups)
@@ -137,7 +124,7 @@ class _Build:
             except SegLensError as error:
                 table.drop_unfinished()
                 name = source.name if isinstance(source, Image) else Path(source).name
-                table.fail(Failure(name, _where(source), error.what, error.fix))
+                table.fail(Failure(name, where(source), error.what, error.fix))
                 self.run.note(f"{name} was left out: {error.what}")
                 failed.append(error)
         if failed and not self.bank.images():
@@ -189,10 +176,7 @@ class _Build:
         numbers, count = numbered(labels, self.bank.info, rng)
         if not count:
             return
-        sums = np.zeros((count, self.bank.info.dims))
-        for step, sums in enumerate(looking.sums(view, grid, numbers, count, whole), 1):
-            if grid is not None:
-                self.run.progress(step, len(grid), f"tiles of {view.name}")
+        sums = looking.sums(view, grid, numbers, count, whole)
         truth = None if mask is None else self.masks.truth(mask)
         entries, pixels = [], []
         for piece in described(numbers, labels, truth, self.bank.info):
@@ -200,86 +184,3 @@ class _Build:
             entries.append(replace(blank, **vars(piece)))
             pixels.append(piece.pixels)
         self.bank.append(sums / np.asarray(pixels)[:, None], entries)
-
-
-def _info(
-    model: SegmentationModel,
-    layer: str | None,
-    kind: Kind,
-    *,
-    only: Sequence[str | int],
-    side: int | None,
-    tile: int | None,
-    **more: Any,
-) -> BankInfo:
-    spec = model.spec
-    found = {one.name: one for one in layers(model)}
-    name = layer or feature_layer(model)
-    find_layer(model, name)
-    if name not in found:
-        raise BadParameter(
-            f"The layer {name} answers no map that has places.",
-            fix=f"Choose another one, for example --layer {feature_layer(model)}.",
-        )
-    _check(kind, side, tile, more)
-    per_image = PIXELS if kind == "pixel" and more["per_image"] is None else more["per_image"]
-    window = max(side or SIDE[spec.ndim], 1 if side else found[name].stride) if kind == "patch" else 0
-    return BankInfo(
-        name, kind, spec.axes, found[name].channels, tuple(c.name for c in spec.classes), spec.name, model.source,
-        model.fingerprint(), spec.pixel_size, spec.unit, found[name].stride, window, tile or 0,
-        versions={"seglens": __version__, "torch": torch.__version__, "numpy": np.__version__},
-        only=tuple(spec.classes[spec.class_index(c)].name for c in only), **{**more, "per_image": per_image},
-    )  # fmt: skip
-
-
-def _check(kind: str, side: int | None, tile: int | None, more: dict[str, Any]) -> None:
-    if kind not in get_args(Kind):
-        raise BadParameter(f"There is no kind {kind!r} of embedding.", fix=f"Use {', '.join(get_args(Kind))}.")
-    if more["precision"] not in get_args(Precision):
-        raise BadParameter(
-            f"There is no precision {more['precision']!r}.", fix=f"Use {' or '.join(get_args(Precision))}."
-        )
-    numbers = {"side": side, "tile": tile, "per_image": more["per_image"], "smallest": more["smallest"]}
-    for name, value in numbers.items():
-        if value is not None and value < 1:
-            raise BadParameter(f"{name}={value} was given.", fix="Use 1 or more, or leave it out.")
-    if side is not None and kind != "patch":
-        raise BadParameter(
-            f"side={side} was given for embeddings of kind {kind}.", fix="Leave it out: it is of patches."
-        )
-
-
-def _opened(out: Path, info: BankInfo) -> FeatureBank:
-    if not is_bank(out):
-        return FeatureBank.create(out, info)
-    bank = FeatureBank.open(out)
-    names = [f.name for f in fields(BankInfo) if f.name not in ("created", "versions", "model", "model_source")]
-    other = [name for name in names if getattr(bank.info, name) != getattr(info, name)]
-    if other:
-        told = ", ".join(f"{name} {getattr(bank.info, name)!r}, not {getattr(info, name)!r}" for name in other)
-        bank.close()
-        raise BadParameter(
-            f"The bank in {out} was begun with other settings: {told}.",
-            fix="Give the same settings to go on with it, or choose a new folder.",
-        )
-    return bank
-
-
-def _expanded(images: Source | Sequence[Source]) -> list[Source]:
-    """Folders as the images in them; paths in full, so that they are found from anywhere."""
-    from seglens.core.readers.zarrs import is_zarr
-
-    out: list[Source] = []
-    for one in [images] if isinstance(images, str | Path | Image) else images:
-        if isinstance(one, Image) or str(one).startswith(SAMPLE):
-            out.append(one)
-            continue
-        path = Path(one).expanduser().absolute()
-        out += image_files(path) if path.is_dir() and not is_zarr(path) else [path]
-    if not out:
-        raise BadParameter("No images were given to build a bank of.", fix="Give files, folders or sample:NAME.")
-    return out
-
-
-def _where(source: Source) -> str:
-    return (source.source or source.name) if isinstance(source, Image) else str(source)

@@ -111,6 +111,7 @@ class BankInfo:
         per_image: most embeddings of one image (of each time point or slice of a stack); ``None`` for all.
         smallest: regions of fewer pixels were left out.
         only: classes whose objects or pixels were taken; empty for all.
+        truth: what the numbers in its masks are, ``instances`` or ``classes``; empty without masks.
         group: the rule that made groups of images: ``file``, ``folder`` or a regular expression.
         seed: of the choice where not all were taken.
         precision: type in which embeddings are kept.
@@ -134,6 +135,7 @@ class BankInfo:
     per_image: int | None = None
     smallest: int = 1
     only: tuple[str, ...] = ()
+    truth: str = ""
     group: str = "file"
     seed: int = 0
     precision: Precision = "float16"

@@ -18,9 +18,13 @@ from seglens.engine.features.entry import Metric, Neighbours
 
 if TYPE_CHECKING:
     from seglens.engine.features.bank import FeatureBank
+    from seglens.engine.features.index import By
 
 Floats = NDArray[np.float32]
 Batch = tuple[NDArray[np.int64], Floats]
+BATCH = 2**24  # bytes of embeddings, in single precision, that are compared at a time
+LARGEST = float(np.finfo(np.float32).max)
+FEW = 0.25  # share of a batch up to which it is cheaper to take out what is wanted
 TOGETHER = 64  # queries that are compared with a batch at a time
 
 
@@ -32,17 +36,37 @@ def nearest(
     metric: Metric = "cosine",
     rows: Sequence[int] | NDArray[Any] | None = None,
     exclude_groups: Sequence[str] = (),
+    by: By = "auto",
 ) -> Neighbours:
     """See :meth:`seglens.engine.features.FeatureBank.nearest`."""
     asked = _asked(bank, queries, k, metric)
     allowed, excluded, left_out = _allowed(bank, rows, exclude_groups)
     best = Best(asked, k, metric)
-    for some, vectors in bank.batches():
-        if allowed is None:
-            best.look(some, vectors)
-        elif allowed[some].any():
-            best.look(some[allowed[some]], vectors[allowed[some]])
+    index = bank.index()
+    if index is not None:
+        index.look(best, allowed, by)
+    else:
+        for some, vectors in bank.batches(rows_of(bank.info.dims), only=allowed):
+            best.look(Lot(some, vectors), None if allowed is None else allowed[some])
     return Neighbours(best.rows, best.distances.astype(np.float32), excluded, left_out)
+
+
+class Lot:
+    """Embeddings that are compared together.
+
+    Args:
+        rows: (n,).
+        vectors: (n, D) float32.
+    """
+
+    def __init__(self, rows: NDArray[np.int64], vectors: Floats) -> None:
+        """Measure their lengths once."""
+        self.rows, self.vectors = rows, vectors
+        self.squares: Floats = np.einsum("nd,nd->n", vectors, vectors)
+        lengths = np.sqrt(self.squares)
+        self.longest = float(lengths.max(initial=0))
+        # a vector of zeros has cosine 0 with everything
+        self.opposite: Floats = np.divide(-1, lengths, out=np.zeros_like(lengths), where=lengths > 0)
 
 
 class Best:
@@ -59,49 +83,78 @@ class Best:
         self.queries, self.metric = queries, metric
         self.rows = np.full((len(queries), k), -1, np.int64)
         self.distances = np.full((len(queries), k), np.inf)
-        self._products = _unit(queries).astype(np.float32) if metric == "cosine" else queries
+        self.products = _unit(queries).astype(np.float32) if metric == "cosine" else queries
 
-    def look(self, rows: NDArray[np.int64], vectors: Floats, lengths: Floats | None = None) -> None:
-        """Compare a batch: rows (n,), vectors (n, D), and their lengths (n,) if they are known."""
-        if not len(rows):
+    def look(self, lot: Lot, only: NDArray[np.bool_] | None = None) -> None:
+        """Compare some embeddings; ``only`` (n,) says which of them may be answered."""
+        if only is not None and only.sum() <= FEW * len(only):
+            lot, only = Lot(lot.rows[only], lot.vectors[only]), None
+        if not len(lot.rows):
             return
-        if lengths is None:
-            lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
         for start in range(0, len(self.queries), TOGETHER):
-            some = slice(start, start + TOGETHER)
-            products = vectors @ self._products[some].T
-            for query, product in enumerate(products.T, start):
-                self._merge(query, rows, vectors, *self._about(query, product, lengths))
+            some = self.products[start : start + TOGETHER]
+            # a matrix of one row is multiplied at a third of the speed
+            products = (lot.vectors @ some[0])[None] if len(some) == 1 else some @ lot.vectors.T
+            for query, product in enumerate(products, start):
+                about = self._about(product, lot)
+                if only is not None:
+                    about[~only] = np.inf
+                self._merge(query, lot, about)
 
-    def _about(self, query: int, product: Floats, lengths: Floats) -> tuple[Floats, float]:
-        """What grows with the distance (n,), in float32, and how far it may be off."""
-        rounding = (self.queries.shape[1] + 8) * 2.0**-23
+    def _about(self, product: Floats, lot: Lot) -> Floats:
+        """What grows with the distance (n,), in float32; the product is written over."""
         if self.metric == "cosine":
-            return -product / np.maximum(lengths, np.finfo(np.float32).tiny), rounding
-        own = self.queries[query]
-        longest = float(lengths.max()) + float(np.sqrt(own @ own))
-        return lengths * lengths - 2 * product, rounding * longest**2
+            product *= lot.opposite
+        else:
+            product *= -2
+            product += lot.squares
+        return product
 
-    def _merge(self, query: int, rows: NDArray[np.int64], vectors: Floats, about: Floats, off: float) -> None:
-        k = self.rows.shape[1]
-        limit = np.inf
-        if len(rows) > k:
-            limit = float(np.partition(about, k - 1)[k - 1]) + 2 * off
-        limit = min(limit, self._worst(query) + off)
-        close = np.flatnonzero(about <= limit)
-        distances = exact(vectors[close], self.queries[query], self.metric)
-        every = np.concatenate([self.distances[query], distances])
-        which = np.concatenate([self.rows[query], rows[close]])
-        order = np.lexsort((which, every))[:k]
-        self.distances[query], self.rows[query] = every[order], which[order]
+    def _off(self, query: int, longest: float) -> float:
+        rounding = (self.queries.shape[1] + 16) * 2.0**-23
+        return rounding * (1 if self.metric == "cosine" else (longest + self._length(query)) ** 2)
+
+    def _length(self, query: int) -> float:
+        return float(np.linalg.norm(self.queries[query].astype(np.float64)))
+
+    def _merge(self, query: int, lot: Lot, about: Floats) -> None:
+        k, off = self.rows.shape[1], self._off(query, lot.longest)
+        close = np.flatnonzero(about <= min(self._worst(query) + off, LARGEST))
+        if len(close) > k:
+            best = about[close]
+            close = close[best <= float(np.partition(best, k - 1)[k - 1]) + 2 * off]
+        if len(close):
+            self.offer(query, lot.rows[close], exact(lot.vectors[close], self.queries[query], self.metric))
 
     def _worst(self, query: int) -> float:
         """The distance to beat, in the terms of :meth:`_about`."""
         worst = float(self.distances[query, -1])
-        if self.metric == "cosine":
-            return worst - 1
-        own = self.queries[query].astype(np.float64)
-        return worst**2 - float(own @ own)
+        return worst - 1 if self.metric == "cosine" else worst**2 - self._length(query) ** 2
+
+    def offer(self, query: int, rows: NDArray[np.int64], distances: NDArray[np.float64]) -> None:
+        """Keep what is nearer than what there is: rows (n,) and their exact distances (n,)."""
+        every = np.concatenate([self.distances[query], distances])
+        which = np.concatenate([self.rows[query], rows])
+        order = np.lexsort((which, every))[: self.rows.shape[1]]
+        self.distances[query], self.rows[query] = every[order], which[order]
+
+    def certain(self, query: int, beyond: float, longest: float) -> bool:
+        """Whether nothing can be nearer among embeddings whose distance in single precision is ``beyond`` or more."""
+        worst, off = float(self.distances[query, -1]), self._off(query, longest)
+        return beyond - worst > off if self.metric == "cosine" else beyond**2 - worst**2 > off
+
+    def part(self, which: NDArray[np.int64]) -> Best:
+        """Some of the queries, with nothing looked at."""
+        return Best(self.queries[which], self.rows.shape[1], self.metric)
+
+    def take(self, which: NDArray[np.int64], part: Best) -> None:
+        """What was found for some of the queries."""
+        self.rows[which], self.distances[which] = part.rows, part.distances
+
+
+def rows_of(dims: int) -> int:
+    """How many embeddings are compared at a time."""
+    return max(1, BATCH // (4 * dims))
 
 
 def exact(vectors: Floats, query: Floats, metric: Metric) -> NDArray[np.float64]:
@@ -148,5 +201,5 @@ def _allowed(
         allowed[np.asarray(rows, np.int64)] = True
     before = int(allowed.sum())
     for group in excluded:
-        allowed[bank.rows(group=group)] = False
+        bank.table.mark(group, allowed)
     return allowed, excluded, before - int(allowed.sum())
