@@ -110,6 +110,17 @@ DROPS = {
 }
 
 
+@pytest.mark.parametrize(("drop", "within"), [(d, 0.2 if n == "channels" else 0.06) for n, d in DROPS.items()], ids=DROPS)
+def test_behind_dropout_a_linear_unit_has_its_weight_as_mean_and_w2_p_by_1_minus_p_as_variance(drop, within):
+    # dropout left off gives no variance, a batch norm that trains another mean
+    target = Target(1, painted(), reduction="sum")
+    answer = explain("mc-guided-backprop", small_image(), wrap(Dropped(drop)), target, samples=200, show="signed")
+    weight, inside = 0.7 / 2, target.region.mask
+    assert answer.map.data[inside].mean() == pytest.approx(weight, rel=within)
+    assert (answer["deviation"].data[inside] ** 2).mean() == pytest.approx(weight**2 * 0.3 / 0.7, rel=within)
+    assert not answer["deviation"].data[~inside].any()
+
+
 def test_entropy_is_that_of_the_mean_prediction_and_is_between_zero_and_log_of_the_classes():
     image, target = small_image(), Target(1, painted())
     entropy = explain("mc-guided-backprop", image, wrap(Deep()), target, samples=5)["predictive entropy"].data
