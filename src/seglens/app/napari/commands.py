@@ -97,6 +97,18 @@ def open_plots() -> None:
     _do(lambda dock: dock.open_plots())
 
 
+def open_projection() -> None:
+    """A feature bank as points."""
+    viewer = napari.current_viewer()
+    if viewer is None:
+        notify.info(words.NO_VIEWER)
+        return
+    # matplotlib takes a moment to import
+    from seglens.app.napari.projection.dock import open_in
+
+    open_in(viewer)
+
+
 def add_to_gallery() -> None:
     """What is under the cursor: the painted region, or the object."""
     _in_gallery(_add_under_cursor)

@@ -10,7 +10,7 @@ from typing import Any
 
 from qtpy.QtCore import QEvent, QObject, Qt, QTimer, Signal
 from qtpy.QtGui import QKeyEvent
-from qtpy.QtWidgets import QComboBox, QLineEdit, QMenu, QSizePolicy, QToolButton, QWidget
+from qtpy.QtWidgets import QComboBox, QLineEdit, QMenu, QPushButton, QSizePolicy, QToolButton, QWidget
 
 from seglens.app.napari import look
 from seglens.app.napari.gallery import texts
@@ -68,6 +68,7 @@ class Filters(QWidget):
         self.search.setPlaceholderText(texts.SEARCH)
         self.search.setToolTip(texts.SEARCH_HINT)
         self.search.setClearButtonEnabled(True)
+        self.search.setMinimumWidth(90)
         self.search.installEventFilter(self)
         self.search.returnPressed.connect(self.left)
         self._timer = QTimer(self)
@@ -126,7 +127,8 @@ class Filters(QWidget):
         box.setToolTip(hint)
         box.setObjectName(name)
         box.setAccessibleName(hint)
-        box.setMinimumContentsLength(6)
+        box.setMinimumContentsLength(5)
+        box.setMaximumWidth(120)
         box.activated.connect(lambda index: self._want(field, box.itemData(index)))
         return box
 
@@ -186,9 +188,9 @@ class Verbs(QWidget):
             hint = texts.VERBS[verb][2].format(what=what) if what else texts.NOTHING_TO[verb]
             self.buttons[verb].setToolTip(hint)
 
-    def _button(self, verb: str) -> QToolButton:
-        button = QToolButton()
-        button.setText(texts.with_key(verb))
+    def _button(self, verb: str) -> QPushButton:
+        button = QPushButton(texts.with_key(verb))
+        button.setStyleSheet("QPushButton { padding: 3px 5px; }")
         button.setToolTip(texts.VERBS[verb][2])
         button.setAccessibleName(texts.VERBS[verb][0])
         button.setObjectName(f"gallery {verb}")

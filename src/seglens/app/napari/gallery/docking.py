@@ -7,17 +7,18 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from napari.settings import get_settings
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QDockWidget, QMainWindow
 
 from seglens.app.napari.gallery import texts
 from seglens.app.napari.viewer_session import ViewerSession, plain, session_of
+from seglens.core.places import recall, remember
 
 if TYPE_CHECKING:
     from seglens.app.napari.gallery.widget import PrototypeGallery
 
 _GALLERIES: weakref.WeakKeyDictionary[ViewerSession, PrototypeGallery] = weakref.WeakKeyDictionary()
+_PLACED = ("settings", "gallery-placed")
 _PLACES = [
     (Qt.Corner.BottomLeftCorner, Qt.DockWidgetArea.LeftDockWidgetArea),
     (Qt.Corner.BottomRightCorner, Qt.DockWidgetArea.RightDockWidgetArea),
@@ -59,9 +60,11 @@ def go_below(gallery: PrototypeGallery) -> None:
     if holder is None or not isinstance(main, QMainWindow) or holder.property("seglens placed"):
         return
     holder.setProperty("seglens placed", True)
-    known = get_settings().application.plugin_widget_positions
-    if holder.objectName() in known or getattr(holder, "name", "") in known:
-        return
+    # napari itself remembers where a person moved it, but puts every widget to the right the first time
+    with suppress(KeyError):
+        if recall(*_PLACED):
+            return
+    remember(*_PLACED, True)
     for corner, area in _PLACES:
         # across the whole window it would squeeze the layer list and the SegLens dock; given back when it is closed
         before = main.corner(corner)

@@ -14,7 +14,7 @@ from napari.layers import Image as ImageLayer
 from napari.layers import Layer
 from qtpy.QtCore import QObject
 
-from seglens.app.napari import adapt, asking, going
+from seglens.app.napari import adapt, asking, going, results
 from seglens.app.napari.gallery import texts
 from seglens.app.napari.gallery.state import GalleryState
 from seglens.app.napari.jobs import Emit, Job
@@ -139,6 +139,8 @@ class Jumper(QObject):
             return
         layer.visible = True
         if self._session.question.layer_id != layer_id(layer):
+            # maps are of the image that was looked at before
+            results.step_back(viewer)
             self._session.question.layer_id = layer_id(layer)
         going.show(viewer, layer, corners(item, layer, axes, self._axes_of(item)), axes, texts.ITEM.format(id=item.id))
 

@@ -65,8 +65,8 @@ VERBS = {
     "merge": ("Merge", "M", "Let the selected items be parts of the one with the dotted frame"),
     "relabel": ("Relabel", "L", "Let the selected items stand for another class"),
     "add": ("Add", "A", "Add what you painted, or the object that you click"),
-    "undo": ("Undo", "Shift-Z", "Take back: {what}"),
-    "redo": ("Redo", "Shift-Y", "Do again: {what}"),
+    "undo": ("Undo", "⇧Z", "Take back: {what}"),
+    "redo": ("Redo", "⇧Y", "Do again: {what}"),
     "why": ("Why this pixel", "W", "Click a pixel of the mask: which prototypes made it so, and how much each counted"),
 }
 NOTHING_TO = {"undo": "Nothing to take back.", "redo": "Nothing to do again."}
@@ -132,7 +132,9 @@ CHANGES = {1: "more", 2: "fewer", 3: "other class"}
 TOO_LARGE = "The mask is shown after an edit for up to {most} megapixels. Choose View or Regions in the Model tab."
 
 # Coverage and leak.
-COVERAGE_EMPTY = "Coverage: choose the network of this gallery and an image."
+COVERAGE = "Explained by"
+COVERAGE_HINT = "Whose weight is largest at how many pixels of the image. Click a part to find its item."
+COVERAGE_EMPTY = "not known: choose the network of this gallery, and an image"
 COVERAGE_PART = "{share:.1f} % of the pixels of {image}: {who} ({label}) counts most there"
 COVERAGE_REST = "{share:.1f} %: {count} further prototypes"
 COVERAGE_NONE = "{share:.1f} %: no kept prototype speaks for the class there"
@@ -144,7 +146,7 @@ NO_LEAK = "no leak"
 NO_LEAK_HINT = "No kept item comes from the image that is looked at, nor from its group."
 
 # The panel of a pixel.
-WHY_TITLE = "Why {label} at {where}"
+WHY_TITLE = "Why {label} at {where}: score {total:.2f}"
 WHY_COLUMNS = ("prototype", "class", "similarity", "weight", "product")
 WHY_SUM = "sum = score of {label}"
 WHY_TOLD = "Each product is how alike the pixel is to a prototype, times what that prototype counts for {label}."
@@ -196,7 +198,7 @@ def of_entry(entry: Entry) -> str:
 def with_key(verb: str) -> str:
     """The text of a button with its key."""
     label, key, _ = VERBS[verb]
-    return f"{label}  [{key}]"
+    return f"{label} [{key}]"
 
 
 def several(ids: Sequence[int]) -> str:

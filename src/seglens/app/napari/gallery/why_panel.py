@@ -3,9 +3,17 @@
 # mypy: allow-subclassing-any
 from __future__ import annotations
 
-from qtpy.QtCore import QSize, Qt, Signal
-from qtpy.QtGui import QColor, QIcon
-from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableWidgetItem, QWidget
+from qtpy.QtCore import QModelIndex, QRectF, QSize, Qt, Signal
+from qtpy.QtGui import QColor, QIcon, QPainter
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QHeaderView,
+    QStyledItemDelegate,
+    QStyleOptionViewItem,
+    QTableWidget,
+    QTableWidgetItem,
+    QWidget,
+)
 
 from seglens.app.napari import colours, look
 from seglens.app.napari.gallery import texts
@@ -27,7 +35,7 @@ class WhyPanel(QWidget):
         """Empty until a pixel is clicked."""
         super().__init__()
         self.setObjectName("why")
-        self.setMinimumWidth(330)
+        self.setMinimumWidth(380)
         self.title = look.heading("")
         self.close_button = look.tool("✕", texts.CLOSE_PANEL, "close why")
         self.close_button.clicked.connect(self.closed)
@@ -46,8 +54,12 @@ class WhyPanel(QWidget):
         """Show what made a pixel; ``None`` asks for a click."""
         self.why = why
         self.table.setVisible(why is not None)
-        self.title.setText("" if why is None else texts.WHY_TITLE.format(label=why.label, where=_at(why.position)))
-        self.hint.setText(texts.CLICK_PIXEL if why is None else texts.WHY_TOLD.format(label=why.label))
+        self.title.setText(
+            "" if why is None else texts.WHY_TITLE.format(label=why.label, where=_at(why.position), total=why.total)
+        )
+        self.hint.setVisible(why is None)
+        self.title.setToolTip("" if why is None else texts.WHY_TOLD.format(label=why.label))
+        self.table.setToolTip(self.title.toolTip())
         if why is None:
             return
         shown, rest = why.rows[:MOST], why.rows[MOST:]
@@ -88,15 +100,12 @@ class WhyPanel(QWidget):
 
     def _product(self, at: int, product: float, most: float | None) -> None:
         item = _number(product, sign=True)
-        share = 0.0 if most is None else min(1.0, abs(product) / most)
-        colour = QColor(FOR if product >= 0 else AGAINST)
-        colour.setAlphaF(0.15 + 0.6 * share)
         if most is None:
             font = item.font()
             font.setBold(True)
             item.setFont(font)
         else:
-            item.setBackground(colour)
+            item.setData(Qt.ItemDataRole.UserRole, product / most)
         self.table.setItem(at, 4, item)
 
     def _selected(self) -> None:
@@ -105,6 +114,21 @@ class WhyPanel(QWidget):
             item = self._items[row] if row < len(self._items) else None
             if item is not None:
                 self.chosen.emit(item)
+
+
+class _Bar(QStyledItemDelegate):
+    """A bar behind a number, as long as its share of the largest: green speaks for the class, red against."""
+
+    def paint(self, painter: QPainter | None, option: QStyleOptionViewItem, index: QModelIndex) -> None:
+        """Paint the bar, then the number."""
+        share = index.data(Qt.ItemDataRole.UserRole)
+        if painter is not None and share is not None:
+            colour = QColor(FOR if share >= 0 else AGAINST)
+            colour.setAlphaF(0.55)
+            place = QRectF(option.rect).adjusted(1, 3, -1, -3)
+            place.setWidth(min(1.0, abs(float(share))) * place.width())
+            painter.fillRect(place, colour)
+        super().paint(painter, option, index)
 
 
 def _table() -> QTableWidget:
@@ -122,6 +146,7 @@ def _table() -> QTableWidget:
         head.setSectionResizeMode(1, QHeaderView.ResizeMode.Stretch)
         side.setVisible(False)
         side.setDefaultSectionSize(PICTURE + 4)
+    table.setItemDelegateForColumn(4, _Bar(table))
     return table
 
 

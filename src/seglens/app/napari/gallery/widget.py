@@ -7,7 +7,7 @@ from typing import Any
 
 from qtpy.QtCore import QSize, Qt, QTimer
 from qtpy.QtGui import QKeyEvent, QShowEvent
-from qtpy.QtWidgets import QMenu, QPushButton, QSplitter, QStackedWidget, QWidget
+from qtpy.QtWidgets import QLabel, QMenu, QPushButton, QSplitter, QStackedWidget, QWidget
 
 from seglens.app.napari import look
 from seglens.app.napari.gallery import docking, texts
@@ -158,7 +158,10 @@ class PrototypeGallery(QWidget):
         layout.addWidget(self.filters)
         layout.addWidget(self.verbs)
         layout.addWidget(self.split, 1)
-        layout.addWidget(look.row(self.coverage, self.load, self.leak))
+        self.covered = QLabel(texts.COVERAGE)
+        self.covered.setToolTip(texts.COVERAGE_HINT)
+        look.tone(self.covered, "muted")
+        layout.addWidget(look.row(self.covered, self.coverage, self.load, self.leak))
         layout.addWidget(self.speaker)
 
     def _connect(self) -> None:
