@@ -29,7 +29,7 @@ from seglens.core.run import Run
 from seglens.core.saving import load_explanation
 
 # What a plain network of convolutions, an image and one model do not have.
-UNMET = {Need.ATTENTION, Need.SECOND_MODEL, Need.DROPOUT, Need.PROTOTYPES, Need.BANK}
+UNMET = {Need.ATTENTION, Need.SECOND_MODEL, Need.DROPOUT, Need.PROTOTYPES, Need.BANK, Need.ANNOTATORS}
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,7 @@ import torch
 from scipy import ndimage
 
 import seglens
+from annotating import ConstantAnnotators, DeepAnnotators, PlantedAnnotators
 from banks import bank_for
 from hand import (
     Attending,
@@ -62,6 +63,7 @@ SHOWN = {
     "fusion-map",
     "segmentation-ability",
     "prototype-rules",
+    "annotator-prototypes",
     "proto-seg",
 }
 
@@ -72,6 +74,8 @@ def nets(name):
         return Attending, AttendingConstant, AttendingDeep
     if Need.PROTOTYPES in seglens.METHODS[name].needs:
         return PlantedPrototypes, ConstantPrototypes, DeepPrototypes
+    if Need.ANNOTATORS in seglens.METHODS[name].needs:
+        return PlantedAnnotators, ConstantAnnotators, DeepAnnotators
     return Context, Constant, Deep
 
 

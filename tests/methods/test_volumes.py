@@ -101,7 +101,7 @@ VOLUMES = [n for n in seglens.METHODS if 3 in seglens.METHODS[n].dims]
 def test_every_method_for_volumes_answers_on_a_scan(name, question, trained):
     image, target, region, _, _ = question
     method = seglens.METHODS[name].quick()
-    if {Need.ANNOTATION, Need.REFERENCE, Need.ATTENTION, Need.PROTOTYPES, Need.BANK} & method.needs:
+    if {Need.ANNOTATION, Need.REFERENCE, Need.ATTENTION, Need.PROTOTYPES, Need.BANK, Need.ANNOTATORS} & method.needs:
         pytest.skip(f"{method.title} needs more than a volume and a U-Net")
     if name == "descriptor-shapley":
         with pytest.raises(seglens.SegLensError, match="object"):

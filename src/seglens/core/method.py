@@ -37,6 +37,7 @@ class Need(StrEnum):
     REFERENCE = "reference"  # other images
     BANK = "bank"  # embeddings of many images
     PROTOTYPES = "prototypes"  # a network with a prototype layer
+    ANNOTATORS = "annotators"  # a network that was trained with several annotators
     ANNOTATION = "annotation"  # a mask that a person drew
     TRAINING = "training"  # prepares something before it can answer
     SECOND_MODEL = "second model"

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 NETWORKS: Mapping[str, str] = {
     "unet": "seglens.models.nets.unet.UNet",
     "proto-unet": "seglens.models.nets.proto_unet.ProtoUNet",
+    "annotator-unet": "seglens.models.nets.annotators.AnnotatorUNet",
     "segmenter": "seglens.models.nets.segmenter.Segmenter",
 }
 
