@@ -93,6 +93,24 @@ def test_an_in_place_relu_behind_the_layer_does_not_change_the_record():
     np.testing.assert_array_equal(one, two)
 
 
+@pytest.mark.parametrize("method", ["seg-grad-cam", "hires-cam", "vanilla-gradient", "integrated-gradients"])
+def test_a_fault_of_the_network_is_not_swallowed_and_leaves_no_hook(method):
+    """A peer returns nothing when an IndexError comes up."""
+
+    class Faulty(Deep):
+        def forward(self, x):
+            out = super().forward(x)
+            if torch.is_grad_enabled():
+                raise IndexError("a fault of the network")
+            return out
+
+    module = Faulty()
+    with pytest.raises(IndexError, match="a fault of the network"):
+        explain(method, small_image(), wrap(module), Target(1, region()))
+    assert not any(m._forward_hooks or m._backward_hooks or m._forward_pre_hooks for m in module.modules())
+    assert all(p.grad is None and p.requires_grad for p in module.parameters())
+
+
 @pytest.mark.parametrize(("weights", "rule"), [("absolute", torch.abs), ("positive", torch.relu)])
 def test_weights_may_be_absolute_or_positive(weights, rule):
     module, image = Deep(), small_image()
