@@ -179,7 +179,7 @@ class Table:
             "SELECT fingerprint, name, source, grp, (SELECT COUNT(*) FROM entries WHERE image = id), finished "
             "FROM images ORDER BY id"
         )
-        return [ImageRow(*told[:5], bool(told[5])) for told in found]
+        return [ImageRow(mark, name, source, group, n, bool(done)) for mark, name, source, group, n, done in found]
 
     def groups(self) -> set[str]:
         """All groups."""

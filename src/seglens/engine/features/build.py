@@ -67,22 +67,19 @@ def build_bank(
         smallest: leave out regions of fewer pixels.
         side: side of a patch; by default 32 pixels (16 in volumes), at least the layer's stride.
         tile: look at images in tiles of this side; by default only at those of more than 4 million values.
-        precision: type in which embeddings are kept.
-        opener: opens a file of ``images``.
-        run: progress, cancel, seed of the choice of embeddings, notes.
+        precision, opener: type in which embeddings are kept; opens a file of ``images``.
+        run: progress, cancel, notes, and the seed of the choice.
 
     Raises:
-        UnknownName, MissingNeed: no such layer or class, or layers cannot be reached.
-        BadParameter: settings that cannot be, or a folder that holds something else.
+        UnknownName, MissingNeed, BadParameter: settings that cannot be, or a folder that holds something else.
         SegLensError: the first image's, if none could be embedded; Cancelled within one tile of the request.
     """
     run = run or Run()
     sources = expanded(images)
     known = Masks(masks, len(model.spec.classes), masks_are, run)
-    found = bank_info(
-        model, layer, kind, group=group, only=tuple(classes), per_image=per_image, smallest=smallest, side=side,
-        tile=tile, precision=precision, seed=run.seed, truth=known.kind if len(known) else "",
-    )  # fmt: skip
+    truth = known.kind if len(known) else ""
+    found = bank_info(model, layer, kind, group=group, only=tuple(classes), per_image=per_image, smallest=smallest,
+                      side=side, tile=tile, precision=precision, seed=run.seed, truth=truth)  # fmt: skip
     groups = [group_of(where(one), group) for one in sources]
     bank = opened(Path(out).expanduser(), found)
     try:

@@ -155,7 +155,7 @@ class BankInfo:
         """
         try:
             data: dict[str, Any] = json.loads(text)
-            known = {
+            known: dict[str, Any] = {
                 k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k in cls.__dataclass_fields__
             }
             return cls(**known)

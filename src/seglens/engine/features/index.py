@@ -92,13 +92,11 @@ class Index:
             return np.zeros(0, np.int64)
         about, found = self._candidates(best, among, wanted, by)
         rows = found if among is None else among[found]
-        unsure = []
+        unsure, longest = [], max(lot.longest for lot in self.lots)
         for query, candidates in enumerate(rows):
             candidates = np.sort(candidates)
             best.offer(query, candidates, exact(self.vectors[candidates], best.queries[query], best.metric))
-            if wanted < count and not best.certain(
-                query, float(about[query].max()), max(lot.longest for lot in self.lots)
-            ):
+            if wanted < count and not best.certain(query, float(about[query].max()), longest):
                 unsure.append(query)
         return np.asarray(unsure, np.int64)
 

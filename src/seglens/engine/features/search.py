@@ -112,7 +112,7 @@ class Best:
 
     def _off(self, query: int, longest: float) -> float:
         rounding = (self.queries.shape[1] + 16) * 2.0**-23
-        return rounding * (1 if self.metric == "cosine" else (longest + self._length(query)) ** 2)
+        return rounding if self.metric == "cosine" else float(rounding * (longest + self._length(query)) ** 2)
 
     def _length(self, query: int) -> float:
         return float(np.linalg.norm(self.queries[query].astype(np.float64)))
