@@ -151,7 +151,7 @@ class Database:
             raise ImageMismatch(
                 f"{self.file} is not the file of a gallery.", fix="Give a folder that `seglens gallery make` wrote."
             )
-        self._set_aside(version)
+        self.copy(self.file.with_name(f"gallery-v{version}.sqlite"))  # as it was, whole, beside what it becomes
         with self.writing() as db:
             # another program may have been faster
             for step in range(int(db.execute("PRAGMA user_version").fetchone()[0]), VERSION):
@@ -159,13 +159,12 @@ class Database:
                     db.execute(statement)
             db.execute(f"PRAGMA user_version = {VERSION}")
 
-    def _set_aside(self, version: int) -> None:
-        """Keep the gallery as it was, whole, beside what it becomes."""
-        kept = self.file.with_name(f"gallery-v{version}.sqlite")
-        draft = kept.with_suffix(".draft")
-        with self._told(), closing(sqlite3.connect(draft)) as copy:
-            self._connection().backup(copy)
-        draft.replace(kept)
+    def copy(self, file: Path) -> None:
+        """Write all of it into another file, which is there whole or not at all."""
+        draft = file.with_suffix(".draft")
+        with self._told(), closing(sqlite3.connect(draft)) as other:
+            self._connection().backup(other)
+        draft.replace(file)
 
     @contextmanager
     def _told(self) -> Iterator[None]:

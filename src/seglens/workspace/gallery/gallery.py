@@ -18,6 +18,7 @@ from seglens.core.run import Run
 from seglens.core.saving import check_new
 from seglens.workspace.gallery import journal
 from seglens.workspace.gallery.database import Database
+from seglens.workspace.gallery.exchange import TABLE, TableFile
 from seglens.workspace.gallery.item import Info, Item, NewItem, Span, several
 from seglens.workspace.gallery.looking import Looking
 from seglens.workspace.gallery.pictures import to_png
@@ -49,6 +50,7 @@ class Gallery(Looking):
         model_sha256: str = "",
         layer: str = "",
         bank: str = "",
+        group: str = "file",
         person: str | None = None,
     ) -> Gallery:
         """A new, empty gallery; see :class:`~seglens.workspace.gallery.item.Info` for what it is about.
@@ -68,7 +70,7 @@ class Gallery(Looking):
             ) from error
         database = Database(path, new=True)
         title = title or path.name.removesuffix(".gallery")
-        about = Info(title, tuple(classes), axes, model, model_source, model_sha256, layer, bank, journal.now())
+        about = Info(title, tuple(classes), axes, model, model_source, model_sha256, layer, bank, group, journal.now())
         with database.writing() as db:
             rows = ((key, json.dumps(value)) for key, value in asdict(about).items())
             db.executemany("INSERT INTO about (key, value) VALUES (?, ?)", rows)
@@ -83,7 +85,7 @@ class Gallery(Looking):
         self,
         *,
         label: str,
-        crop: NDArray[Any],
+        crop: NDArray[Any] | None,
         position: Sequence[int],
         box: Sequence[Span],
         image: str = "",
@@ -125,24 +127,49 @@ class Gallery(Looking):
         Returns:
             Their numbers, in order.
         """
-        sources: set[str] = set()
         with self._db.writing() as db:
-            ids = []
-            for one in new:
-                row = as_row(one, self.info)
-                png = to_png(one.crop)
-                marks = ", ".join("?" * len(row))
-                sql = f"INSERT INTO item (alive, {', '.join(row)}) VALUES (0, {marks})"
-                ids.append(int(db.execute(sql, list(row.values())).lastrowid or 0))
-                db.execute("INSERT INTO crop (item, png) VALUES (?, ?)", (ids[-1], png))
-                if one.vector is not None:
-                    data = np.asarray(one.vector, np.float32).tobytes()
-                    db.execute("INSERT INTO vector (item, data) VALUES (?, ?)", (ids[-1], data))
-                if row["source"] not in sources:
-                    sources.add(row["source"])
-                    remembered(db, row["source"])
+            ids = self._insert(db, new)
             journal.edit(db, self.person, what or "added {items}", {i: {"alive": 1} for i in ids})
         return ids
+
+    def import_(self, source: str | Path, run: Run | None = None) -> int:
+        """Add the items of an exported folder or of a table; one edit.
+
+        Into an empty gallery they come with their numbers, else they get new ones. Items of a table alone have their
+        pictures cut again, out of the images that it names.
+
+        Args:
+            source: a folder of :meth:`export`, or a CSV file with at least the columns ``label`` and ``crop``
+                (a PNG beside the table), or ``label``, ``source`` and ``box``.
+            run: progress and cancel.
+
+        Returns:
+            How many.
+
+        Raises:
+            ImageMismatch: there is no such table.
+            BadParameter: a row cannot be understood; nothing was imported.
+            Cancelled: stopped; nothing was imported.
+        """
+        table = TableFile(Path(source).expanduser())
+        with self._db.writing() as db:
+            empty = db.execute("SELECT max(id) FROM item").fetchone()[0] is None
+            free = empty and len(set(table.old)) == len(table.old)
+            ids = self._insert(db, table.items(self.info, run or Run()), table.old if free else ())
+            now = dict(zip(table.old, ids, strict=True))
+            parts = {old for old, into in zip(table.old, table.merged, strict=True) if into is not None}
+            lost = [into for into in table.merged if into is not None and (into not in now or into in parts)]
+            if lost:
+                raise BadParameter(
+                    f"{table.file.name} says that items were merged into item {lost[0]}, which is not in it or is "
+                    "itself a part of another.",
+                    fix="Add its row, or empty the column merged_into and write kept into status.",
+                )
+            merged = [(now[into], i) for i, into in zip(ids, table.merged, strict=True) if into is not None]
+            db.executemany("UPDATE item SET merged_into = ? WHERE id = ?", merged)
+            what = f"imported {{items}} from {table.file.parent.name if table.file.name == TABLE else table.file.name}"
+            journal.edit(db, self.person, what, {i: {"alive": 1} for i in ids})
+        return len(ids)
 
     def drop(self, ids: Iterable[int]) -> int:
         """Let items count no more; they stay in sight. Returns how many changed."""
@@ -240,6 +267,25 @@ class Gallery(Looking):
                 remembered(db, place)
             images = f"{len(places)} image{'s' if len(places) != 1 else ''}"
             return journal.edit(db, self.person, f"found {images} again in {folder}", changes)
+
+    def _insert(self, db: Connection, new: Iterable[NewItem], numbers: Sequence[int | None] = ()) -> list[int]:
+        """Write items that are not alive yet."""
+        sources: set[str] = set()
+        ids: list[int] = []
+        for one in new:
+            row = as_row(one, self.info) | {"id": numbers[len(ids)] if numbers else None, "alive": 0}
+            png = None if one.crop is None else to_png(one.crop)
+            sql = f"INSERT INTO item ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})"
+            ids.append(int(db.execute(sql, list(row.values())).lastrowid or 0))
+            if png is not None:
+                db.execute("INSERT INTO crop (item, png) VALUES (?, ?)", (ids[-1], png))
+            if one.vector is not None:
+                data = np.asarray(one.vector, np.float32).ravel().tobytes()
+                db.execute("INSERT INTO vector (item, data) VALUES (?, ?)", (ids[-1], data))
+            if row["source"] not in sources:
+                sources.add(row["source"])
+                remembered(db, row["source"])
+        return ids
 
     def _edit(self, ids: Iterable[int], what: str, values: Mapping[str, Any]) -> int:
         with self._db.writing() as db:

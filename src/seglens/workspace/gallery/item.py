@@ -25,8 +25,8 @@ class Item:
         name: of that image, as shown to people.
         source: path of that image, or ``sample:NAME``; empty if it never was a file.
         select: positions along further axes of the image (T, Z), if any.
-        position: a pixel inside, along the gallery's axes, in pixels of the image.
-        box: half open, per axis.
+        position: a pixel inside, along the gallery's axes, in pixels of the image; empty if nobody knows.
+        box: half open, per axis; empty if nobody knows.
         prototype: its number in a prototype network; ``None`` if it is in none.
         activity: how much it explains, as it was last measured; ``None`` if it never was.
         group: slide, patient or file: what must not leak.
@@ -57,12 +57,13 @@ class NewItem:
     """What is to be added: the fields of an :class:`Item` that are known before, its picture and its vector.
 
     Args:
-        crop: uint8, (h, w) or (h, w, 3).
+        crop: uint8, (h, w) or (h, w, 3); ``None`` where nobody knows what it looks like.
+        position, box: empty where nobody knows where it comes from.
         vector: (D,) float32: the embedding; ``None`` if there is none.
     """
 
     label: str
-    crop: NDArray[Any]
+    crop: NDArray[Any] | None
     position: tuple[int, ...]
     box: tuple[Span, ...]
     image: str = ""
@@ -109,6 +110,7 @@ class Info:
         model, model_source, model_sha256: the network whose prototypes these are, or whose features the vectors are.
         layer: where the vectors were taken; empty without vectors.
         bank: the feature bank it was chosen from, if any.
+        group: the rule that makes groups of images; see :func:`seglens.engine.features.group_of`.
         created: ISO 8601, UTC.
     """
 
@@ -120,6 +122,7 @@ class Info:
     model_sha256: str = ""
     layer: str = ""
     bank: str = ""
+    group: str = "file"
     created: str = ""
 
 

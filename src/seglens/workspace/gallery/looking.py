@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from seglens.core.errors import UnknownName
+from seglens.core.errors import NoSuchRegion, UnknownName
+from seglens.core.run import Run
+from seglens.core.saving import new_folder
 from seglens.workspace.gallery import journal
-from seglens.workspace.gallery.database import Database
+from seglens.workspace.gallery.database import FILE, Database
+from seglens.workspace.gallery.exchange import write_folder, write_table
 from seglens.workspace.gallery.item import Edit, Info, Item, Order, Status, several
+from seglens.workspace.gallery.page import write_page
 from seglens.workspace.gallery.pictures import from_png
 from seglens.workspace.gallery.rows import COLUMNS, filtered, is_there, item_of, ordered
 
@@ -97,25 +102,46 @@ class Looking:
         return item_of(rows[0])
 
     def crop(self, number: int) -> NDArray[np.uint8]:
-        """The picture of an item: (h, w) or (h, w, 3)."""
-        return from_png(self.png(number))
+        """The picture of an item: (h, w) or (h, w, 3).
 
-    def png(self, number: int) -> bytes:
-        """The picture of an item as it is stored.
+        Raises:
+            UnknownName: there is no such item.
+            NoSuchRegion: nobody knows what it looks like.
+        """
+        data = self.png(number)
+        if data is None:
+            raise NoSuchRegion(
+                f"Item {number} has no picture: nobody knows where in which image it lies.",
+                fix="Train the network with a push step, so that its prototypes are places in images.",
+            )
+        return from_png(data)
+
+    def png(self, number: int) -> bytes | None:
+        """The picture of an item as it is stored; ``None`` if there is none.
 
         Raises:
             UnknownName: there is no such item.
         """
-        data = self._db.one("SELECT png FROM crop JOIN item ON id = item WHERE alive = 1 AND item = ?", (number,))
-        if data is None:
-            raise self._unknown([number])
-        return bytes(data)
+        self.item(number)
+        data = self._db.one("SELECT png FROM crop WHERE item = ?", (number,))
+        return None if data is None else bytes(data)
 
     def vector(self, number: int) -> NDArray[np.float32] | None:
         """The embedding of an item, (D,); ``None`` if it has none."""
         self.item(number)
         data = self._db.one("SELECT data FROM vector WHERE item = ?", (number,))
         return None if data is None else np.frombuffer(data, np.float32).copy()
+
+    def vectors(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Number and embedding (D,) of every item that has one, read a few at a time."""
+        sql = (
+            "SELECT item, data FROM vector JOIN item ON id = item WHERE alive = 1 AND item > ? ORDER BY item LIMIT 256"
+        )
+        last = -1
+        while rows := self._db.read(sql, (last,)):
+            for row in rows:
+                yield row["item"], np.frombuffer(row["data"], np.float32)
+            last = rows[-1]["item"]
 
     def token(self) -> int:
         """Another number once anybody, in any viewer or program, has edited the gallery; costs next to nothing."""
@@ -144,6 +170,27 @@ class Looking:
         gone = json.dumps([row["source"] for row in sources if not is_there(row["source"])])
         sql = f"SELECT {COLUMNS} FROM item WHERE alive = 1 AND source IN (SELECT value FROM json_each(?)) ORDER BY id"
         return [item_of(row) for row in self._db.read(sql, (gone,))]
+
+    def copy(self, folder: str | Path) -> None:
+        """Write all of it, with log and undo, into a new folder; others may edit meanwhile.
+
+        Raises:
+            BadParameter: the folder is not empty or cannot be made.
+        """
+        with new_folder(folder) as path:
+            self._db.copy(path / FILE)
+
+    def export_table(self, file: str | Path) -> None:
+        """Write a CSV table, a row for each item; see :func:`~seglens.workspace.gallery.exchange.write_table`."""
+        write_table(self, Path(file).expanduser())
+
+    def export_html(self, file: str | Path, run: Run | None = None) -> None:
+        """Write one page with all pictures in it; see :func:`~seglens.workspace.gallery.page.write_page`."""
+        write_page(self, Path(file).expanduser(), run or Run())
+
+    def export(self, folder: str | Path, run: Run | None = None) -> None:
+        """Write table, crops and vectors; see :func:`~seglens.workspace.gallery.exchange.write_folder`."""
+        write_folder(self, Path(folder).expanduser(), run or Run())
 
     def _known(self, ids: Iterable[int]) -> list[int]:
         numbers = [int(i) for i in dict.fromkeys(ids)]

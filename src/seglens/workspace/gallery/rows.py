@@ -39,7 +39,7 @@ def as_row(new: NewItem, info: Info) -> dict[str, Any]:
     if new.label not in info.classes:
         listing = f"The classes of this gallery are {', '.join(info.classes)}."
         raise UnknownName.among("class", new.label, info.classes, listing=listing)
-    if len(new.position) != len(info.axes) or len(new.box) != len(info.axes):
+    if (new.position or new.box) and {len(new.position), len(new.box)} != {len(info.axes)}:
         raise BadParameter(
             f"A place with {len(new.position)} numbers and a box with {len(new.box)} do not fit the axes {info.axes}.",
             fix="Give one number of the position and one span of the box for each axis.",
