@@ -37,3 +37,21 @@ def drive(make_napari_viewer: Any, qtbot: Any) -> Iterator[Callable[..., Driver]
         driver.dock.jobs.stop_all()
     QThreadPool.globalInstance().waitForDone(10_000)
     qtbot.wait(20)
+
+
+@pytest.fixture
+def gallery_dock(make_napari_viewer: Any, qtbot: Any) -> Iterator[Callable[..., Any]]:
+    """Makes a viewer with the prototype gallery."""
+    from gallery_help import GalleryDriver
+
+    made: list[GalleryDriver] = []
+
+    def make() -> GalleryDriver:
+        made.append(GalleryDriver(make_napari_viewer(show=True), qtbot))
+        return made[-1]
+
+    yield make
+    for driver in made:
+        driver.dock.stop()
+    QThreadPool.globalInstance().waitForDone(10_000)
+    qtbot.wait(20)

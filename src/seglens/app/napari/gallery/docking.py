@@ -69,7 +69,7 @@ def go_below(gallery: PrototypeGallery) -> None:
         # across the whole window it would squeeze the layer list and the SegLens dock; given back when it is closed
         before = main.corner(corner)
         main.setCorner(corner, area)
-        holder.destroyed.connect(partial(_give_back, main, corner, before))
+        holder.destroyed.connect(partial(_give_back, weakref.ref(main), corner, before))
     main.addDockWidget(Qt.DockWidgetArea.BottomDockWidgetArea, holder)
     main.resizeDocks([holder], [gallery.HEIGHT], Qt.Orientation.Vertical)
 
@@ -81,7 +81,9 @@ def _holder(gallery: PrototypeGallery) -> QDockWidget | None:
     return parent
 
 
-def _give_back(main: QMainWindow, corner: Qt.Corner, area: Qt.DockWidgetArea, *_: object) -> None:
+def _give_back(window: weakref.ref[QMainWindow], corner: Qt.Corner, area: Qt.DockWidgetArea, *_: object) -> None:
+    main = window()
     # the window may be gone before its docks
     with suppress(RuntimeError):
-        main.setCorner(corner, area)
+        if main is not None:
+            main.setCorner(corner, area)

@@ -156,6 +156,10 @@ def _number(value: float, *, sign: bool = False) -> QTableWidgetItem:
     return item
 
 
+def _title(why: Why) -> str:
+    return texts.WHY_TITLE.format(label=why.label, where=_at(why.position), total=why.total)
+
+
 def _at(position: tuple[int, ...]) -> str:
     names = "zyx"[-len(position) :]
     return ", ".join(f"{name} {n}" for name, n in zip(names, position, strict=True))
