@@ -307,7 +307,7 @@ def test_a_pixel_without_a_gallery_and_a_network_without_prototypes(empty):
 def test_coverage_and_leak(ready):
     d = ready
     known = d.state.measured_now
-    shares = {part.number: part.share for part in known.parts}
+    shares = {part.item: part.share for part in known.parts}
     assert sum(shares.values()) == pytest.approx(1)
     assert shares[1] > 0.8
     assert shares[2] == pytest.approx(256 / 5120, abs=0.02)

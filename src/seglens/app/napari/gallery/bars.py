@@ -94,16 +94,15 @@ def told(
 ) -> list[tuple[float, str, str, int | None]]:
     """Shares as what is painted and told: each class in its colour, neighbours of one class in turn lighter."""
     out: list[tuple[float, str, str, int | None]] = []
-    small = [part for part in parts if part.number and part.share < LEAST]
-    for number, part in enumerate(x for x in parts if x.number and x.share >= LEAST):
+    small = [part for part in parts if part.item is not None and part.share < LEAST]
+    for number, part in enumerate(x for x in parts if x.item is not None and x.share >= LEAST):
         colour = QColor(colour_of(part.label)).lighter(100 + 18 * (number % 3)).name()
-        who = f"item {part.item}" if part.item is not None else f"prototype {part.number}"
-        words = texts.COVERAGE_PART.format(share=100 * part.share, image=image, who=who, label=part.label)
+        words = texts.COVERAGE_PART.format(share=100 * part.share, image=image, item=part.item, label=part.label)
         out.append((part.share, colour, words, part.item))
     if small:
         share = sum(part.share for part in small)
         out.append((share, colours.GREY, texts.COVERAGE_REST.format(share=100 * share, count=len(small)), None))
-    rest = sum(part.share for part in parts if not part.number)
+    rest = sum(part.share for part in parts if part.item is None)
     if rest:
         out.append((rest, "#455a64", texts.COVERAGE_NONE.format(share=100 * rest), None))
     return out

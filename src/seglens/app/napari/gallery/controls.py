@@ -110,7 +110,7 @@ class Filters(QWidget):
         self.menu_button.setText(texts.GALLERY if shelf is None else shelf.title)
         for box in (self.classes, self.images, self.order, self.turn, self.search):
             box.setEnabled(shelf is not None)
-        for key in ("save", "html", "table", "folder", "import", "relocate", "history"):
+        for key in ("save", "html", "table", "folder", "relocate", "history"):
             self.entries[key].setEnabled(editable)
         self.entries["rows"].setEnabled(shelf is not None and not editable)
         self.entries["close"].setEnabled(shelf is not None)

@@ -110,11 +110,10 @@ class Files(QObject):
             self._start(texts.SAVING, partial(_export, gallery=gallery, kind=kind, path=path), self._saved)
 
     def ask_import(self) -> None:
-        """An exported folder into the open gallery; without one it becomes a gallery."""
-        path = QFileDialog.getExistingDirectory(self._window, texts.MENU["import"][0], str(Path.home()))
-        gallery = self._gallery() if path else None
-        if path and gallery is not None:
-            self._start(texts.IMPORTING, partial(_import, gallery=gallery, path=path), self._imported)
+        """A table, or the table of an exported folder, into the open gallery; without one it becomes a new gallery."""
+        path, _ = QFileDialog.getOpenFileName(self._window, texts.MENU["import"][0], str(Path.home()), "CSV (*.csv)")
+        if path:
+            self.import_(path)
 
     def ask_relocate(self) -> None:
         """Search a folder for images that were moved."""
@@ -148,6 +147,18 @@ class Files(QObject):
     def open_bank(self, folder: str | Path) -> None:
         """Look through a feature bank."""
         self._start(texts.OPENING.format(name=Path(folder).name), partial(_open_bank, folder=folder), self._bank)
+
+    def import_(self, path: str | Path) -> None:
+        """Import a table (a folder's with its pictures and vectors) into the open gallery, or into a new one."""
+        file, gallery = Path(path), self._state.gallery
+        # the table of an exported folder goes with what lies beside it
+        source = file.parent if (file.parent / "gallery.json").is_file() else file
+        if gallery is not None:
+            self._start(texts.IMPORTING, partial(_import, gallery=gallery, path=source), self._imported)
+            return
+        folder = self._name(f"{(source if source.is_dir() else file).stem}{ENDING}")
+        if folder:
+            self._start(texts.IMPORTING, partial(_of_export, source=source, folder=folder), self.show)
 
     def show_rows(self) -> None:
         """Show the bank's rows that somebody asked for."""
@@ -287,15 +298,23 @@ def _copy(run: Run, emit: Emit, *, gallery: Any, folder: str) -> str:
 
 
 def _export(run: Run, emit: Emit, *, gallery: Any, kind: str, path: str) -> str:
-    make = {"html": gallery.export_html, "table": gallery.export_table, "folder": gallery.export}[kind]
-    make(Path(path))
+    if kind == "table":
+        gallery.export_table(path)
+    elif kind == "html":
+        gallery.export_html(path, run)
+    else:
+        gallery.export(path, run)
     return path
 
 
-def _import(run: Run, emit: Emit, *, gallery: Any, path: str) -> int:
-    before = len(gallery)
-    gallery.import_(Path(path))
-    return len(gallery) - before
+def _of_export(run: Run, emit: Emit, *, source: Path, folder: str) -> Any:
+    from seglens.workspace.gallery import gallery_of_export
+
+    return gallery_of_export(source, folder, run=run)
+
+
+def _import(run: Run, emit: Emit, *, gallery: Any, path: Path) -> int:
+    return int(gallery.import_(path, run))
 
 
 def _relocate(run: Run, emit: Emit, *, gallery: Any, folder: str) -> tuple[int, int]:

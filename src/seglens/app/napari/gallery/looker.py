@@ -64,8 +64,7 @@ class Looker(QObject):
     def seen(self) -> work.Seen | None:
         """The image as the prototype network of this gallery sees it, if it is known."""
         gallery, looked = self._state.gallery, self.looked
-        seen = None if looked is None else looked.seen
-        return seen if seen is not None and gallery is not None and self._fits(gallery, seen) else None
+        return looked.seen if looked is not None and gallery is not None and looked.is_of(gallery) else None
 
     def measure(self) -> None:
         """Find out which item explains how much of the image; the mask is shown once something was edited."""
@@ -102,15 +101,14 @@ class Looker(QObject):
     # -- what is asked --------------------------------------------------------------------------------------------
 
     def _change(self, looked: work.Looked, where: asking.View) -> tuple[Work, Callable[[Any], None]] | None:
-        gallery, seen = self._state.gallery, looked.seen
+        gallery = self._state.gallery
         if gallery is None:
             return None
-        other = seen is not None and not self._fits(gallery, seen)
-        if seen is not None and other:
-            self._state.say(texts.OTHER_MODEL.format(wanted=gallery.info.model, have=seen.model.spec.name))
-        call = work.measure if other else work.change
+        fits = looked.is_of(gallery)
+        if not fits:
+            self._state.say(texts.OTHER_MODEL.format(wanted=gallery.info.model, have=looked.model.spec.name))
         whole = place_of(self._session, where).whole
-        return partial(call, looked=looked, whole=whole, gallery=gallery), self._state.measure
+        return partial(work.measure, looked=looked, whole=whole, gallery=gallery, fits=fits), self._state.measure
 
     def _why(self, world: tuple[float, ...], looked: work.Looked, where: asking.View) -> Any:
         seen, gallery = looked.seen, self._state.gallery
@@ -120,7 +118,7 @@ class Looker(QObject):
         at = pixel(where, world)
         if at is None:
             return None
-        fitting = gallery if gallery is not None and self._fits(gallery, seen) else None
+        fitting = gallery if gallery is not None and looked.is_of(gallery) else None
         return partial(work.why, seen=seen, gallery=fitting, position=at), self.told_why.emit
 
     def _map(self, item: Any, looked: work.Looked, where: asking.View) -> Any:
@@ -163,7 +161,7 @@ class Looker(QObject):
             return
         call, told = asked
         # what was seen once does not touch the network, so nobody has to wait
-        job = Job(kind, call if looked is not None and looked.seen else jobs.alone(self._session.lock, call))
+        job = Job(kind, call if looked is None or looked.seen else jobs.alone(self._session.lock, call))
         job.produced.connect(lambda piece: self._changed(job, where, piece))
         self._start(job, lambda answer: self._answered(kind, told, answer))
 
@@ -235,10 +233,6 @@ class Looker(QObject):
         elif self._view_now(say=True) is not None:
             return True
         return False
-
-    def _fits(self, gallery: Any, seen: work.Seen) -> bool:
-        wanted = gallery.info.model_sha256
-        return not wanted or wanted == seen.fingerprint
 
     def _holds(self, where: asking.View | None = None) -> bool:
         where = where or self._view_now()

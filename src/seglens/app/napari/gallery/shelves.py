@@ -215,6 +215,7 @@ def _filters(wanted: Wanted) -> dict[str, Any]:
 
 
 def as_item(row: int, entry: Entry) -> Item:
+    """A row of a bank as what the gallery shows."""
     from seglens.workspace.gallery import Item
 
     return Item(

@@ -32,7 +32,10 @@ MENU = {
     "rows": ("New from these rows…", "A gallery of the selected rows of the bank, or of all that are shown"),
     "open": ("Open…", "A folder that holds a gallery"),
     "save": ("Save a copy as…", "The whole gallery in another folder; every edit is saved already"),
-    "import": ("Import…", "An exported folder or a table of another gallery, into this one"),
+    "import": (
+        "Import…",
+        "A table of items, alone or with the exported folder around it: into this gallery, or as a new one",
+    ),
     "html": ("Export as a page (HTML)…", "One file with all pictures, for a browser"),
     "table": ("Export as a table (CSV)…", "One line for each item"),
     "folder": ("Export to a folder…", "Table and pictures, to be imported elsewhere"),
@@ -135,9 +138,9 @@ TOO_LARGE = "The mask is shown after an edit for up to {most} megapixels. Choose
 COVERAGE = "Explained by"
 COVERAGE_HINT = "Whose weight is largest at how many pixels of the image. Click a part to find its item."
 COVERAGE_EMPTY = "not known: choose the network of this gallery, and an image"
-COVERAGE_PART = "{share:.1f} % of the pixels of {image}: {who} ({label}) counts most there"
-COVERAGE_REST = "{share:.1f} %: {count} further prototypes"
-COVERAGE_NONE = "{share:.1f} %: no kept prototype speaks for the class there"
+COVERAGE_PART = "{share:.1f} % of the pixels of {image}: item {item} ({label}) counts most there"
+COVERAGE_REST = "{share:.1f} %: {count} further items"
+COVERAGE_NONE = "{share:.1f} %: no kept item speaks for the class there"
 LEAK = "{count} from this image"
 LEAK_HINT = (
     "{count} kept items come from the image that is looked at, or from its group. How well the mask fits it says less."

@@ -16,8 +16,6 @@ from seglens.core.image import Image
 from seglens.core.run import Run
 from seglens.core.target import Region, Target
 
-SHOWN = 8  # prototypes that the bar and the panel tell apart
-
 
 @dataclass(eq=False)
 class Seen:
@@ -28,14 +26,12 @@ class Seen:
         model: the network.
         before: the network's own mask (*space).
         owners: class of each prototype by number.
-        fingerprint: of the model.
     """
 
     view: Any
     model: Any
     before: NDArray[np.uint8]
     owners: dict[int, str]
-    fingerprint: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,9 +51,8 @@ class Change:
 
 @dataclass(frozen=True)
 class Part:
-    """A prototype's share of the pixels of an image; number 0 is none."""
+    """The share of the pixels that an item explains; ``None`` is for those that none explains."""
 
-    number: int
     item: int | None
     label: str
     share: float
@@ -88,11 +83,16 @@ class WhyRow:
 
 @dataclass(frozen=True, eq=False)
 class Looked:
-    """An image and a model; ``seen`` is ``None`` where the model has no prototype layer."""
+    """An image and a model, and its fingerprint; ``seen`` is ``None`` where the model has no prototype layer."""
 
     image: Image
     model: Any
-    seen: Seen | None
+    fingerprint: str
+    seen: Seen | None = None
+
+    def is_of(self, gallery: Any) -> bool:
+        """Whether a gallery is of this model, or of none."""
+        return gallery.info.model_sha256 in ("", self.fingerprint)
 
     def holds(self, image: Image, model: Any) -> bool:
         """Whether it is about this view and model."""
@@ -111,56 +111,43 @@ def look(run: Run, emit: Emit, *, image: Image, model: Any) -> Looked:
     try:
         check_prototypes(model)
     except MissingNeed:
-        return Looked(image, model, None)
+        return Looked(image, model, model.fingerprint())
     view = PrototypeView(model, image, run)
-    return Looked(image, model, Seen(view, model, view.labels(), _owners(model), model.fingerprint()))
+    return Looked(image, model, model.fingerprint(), Seen(view, model, view.labels(), _owners(model)))
 
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """Who explains how much of an image, the largest share first, and which kept items come from it or its group."""
+    """Who explains how much of an image, the largest share first, and which items come from it or its group."""
 
     parts: tuple[Part, ...] = ()
     leaks: tuple[int, ...] = ()
 
 
-def measure(run: Run, emit: Emit, *, looked: Looked, whole: Image, gallery: Any) -> Measured:
-    """Look for leaks only: the model is no prototype network, or another one."""
-    return Measured((), leaks_of(whole, gallery))
-
-
-def change(run: Run, emit: Emit, *, looked: Looked, whole: Image, gallery: Any) -> Measured:
+def measure(run: Run, emit: Emit, *, looked: Looked, whole: Image, gallery: Any, fits: bool) -> Measured:
     """The mask after the edits of a gallery, handed over as soon as it is there; then who explains how much of it.
+
+    Args:
+        fits: whether the gallery is of this network; of another one, only leaks can be told.
 
     Raises:
         SegLensError: what the engine says.
     """
-    begin = time.perf_counter()
-    seen = looked.seen
-    if seen is None:
-        return measure(run, emit, looked=looked, whole=whole, gallery=gallery)
-    edit, numbers = edit_of(seen, gallery)
-    labels = seen.view.labels(edit)
-    emit(Change(labels, _difference(seen.before, labels), time.perf_counter() - begin))
-    run.check()
-    counts = np.bincount(seen.view.winners(edit).ravel())
-    labelled = labels_of(seen, edit)
-    parts = [
-        Part(int(n), numbers.get(int(n)), labelled.get(int(n), ""), float(counts[n] / counts.sum()))
-        for n in np.nonzero(counts)[0]
-    ]
-    parts.sort(key=lambda part: (part.number == 0, -part.share))
-    return Measured(tuple(parts), leaks_of(whole, gallery))
+    from seglens.workspace.gallery import coverage, edit_of, leaks, shares
 
-
-def leaks_of(image: Image, gallery: Any) -> tuple[int, ...]:
-    """The kept items that come from an image, or from the group (file, folder) that it belongs to."""
-    from seglens.engine.features import group_of
-
-    pixels, source = image.fingerprint(), image.source or image.name
-    groups = {group_of(source, rule) for rule in ("file", "folder")} if source else set()
-    kept = gallery.items(status="kept")
-    return tuple(item.id for item in kept if item.image == pixels or (item.group and item.group in groups))
+    seen, found = looked.seen, []
+    if fits and seen is not None and not gallery.info.layer:
+        begin = time.perf_counter()
+        edit, items = edit_of(gallery, looked.model)
+        labels = seen.view.labels(edit)
+        emit(Change(labels, _difference(seen.before, labels), time.perf_counter() - begin))
+        run.check()
+        found = shares(seen.view.winners(edit), items=items)
+    elif fits and gallery.info.layer and gallery.count(status="kept"):
+        found = coverage(gallery, looked.model, looked.image, run)
+    labelled = {item.id: item.label for item in gallery.items()}
+    parts = tuple(Part(one.item, labelled.get(one.item or 0, ""), one.share) for one in found)
+    return Measured(parts, tuple(item.id for item in leaks(gallery, whole)))
 
 
 def where(run: Run, emit: Emit, *, looked: Looked, gallery: Any, bank: Any, key: int) -> NDArray[np.float32]:
@@ -183,7 +170,7 @@ def where(run: Run, emit: Emit, *, looked: Looked, gallery: Any, bank: Any, key:
         return _alike(run, looked, gallery.info.layer, gallery.vector(key), key)
     if item.prototype in seen.owners:
         return np.asarray(seen.view.at_image(item.prototype))
-    one = _added(seen, gallery, item)
+    one = _added(gallery, item, int(seen.view.features.shape[0]))
     if one is None:
         return _alike(run, looked, gallery.info.layer, gallery.vector(key), key)
     return np.asarray(seen.view.at_image(max(seen.owners) + 1, PrototypeEdit(added=(one,))))
@@ -210,8 +197,9 @@ def why(run: Run, emit: Emit, *, seen: Seen, gallery: Any, position: Sequence[in
         gallery: ``None`` asks the network as it is.
     """
     from seglens.engine.prototypes import prototypes_of
+    from seglens.workspace.gallery import edit_of
 
-    edit, numbers = (None, {}) if gallery is None else edit_of(seen, gallery)
+    edit, numbers = (None, {}) if gallery is None else edit_of(gallery, seen.model)
     labels = seen.view.labels(edit)
     found = seen.view.contributions(position, edit, int(labels[tuple(position)]))
     crops = {one.number: one.crop for one in prototypes_of(seen.model)}
@@ -219,7 +207,7 @@ def why(run: Run, emit: Emit, *, seen: Seen, gallery: Any, position: Sequence[in
     for one in found:
         item = numbers.get(one.number)
         crop = crops.get(one.number)
-        if (crop is None or not crop.size) and item is not None:
+        if (crop is None or not crop.size) and item is not None and gallery.png(item) is not None:
             crop = gallery.crop(item)
         rows.append(WhyRow(one.number, item, one.label, one.similarity, one.weight, one.product, crop))
     name = seen.model.spec.classes[int(labels[tuple(position)])].name
@@ -268,44 +256,14 @@ def take(
     at = tuple(p + s for p, s in zip(at, start, strict=True))
     box = tuple((a + s, b + s) for (a, b), s in zip(box, start, strict=True))
     image = place.whole
+    group = group_of(image.source or image.name, gallery.info.group, strict=False)
     return int(
         gallery.add(
             label=label, position=at, box=box, vector=vector, image=image.fingerprint(), name=image.name,
-            source=image.source, select=place.select, group=group_of(image.source or image.name, "file"),
+            source=image.source, select=place.select, group=group or "",
             crop=crop_of(image, box, axes=axes, position=at),
         )
     )  # fmt: skip
-
-
-def edit_of(seen: Seen, gallery: Any) -> tuple[Any, dict[int, int]]:
-    """A gallery's state as an edit of its network, and the item of each prototype by number."""
-    from seglens.engine.prototypes import PrototypeEdit
-
-    items = gallery.items()
-    mine = {item.prototype: item for item in items if item.prototype in seen.owners}
-    by_id = {item.id: item for item in items}
-    dropped, merged, relabelled, added, fresh = set(), [], [], [], []
-    for number, item in mine.items():
-        goal = by_id.get(item.merged_into) if item.status == "merged" else None
-        if goal is not None and goal.status == "kept" and goal.prototype in mine:
-            merged.append((number, goal.prototype))
-        elif item.status != "kept":
-            dropped.add(number)
-        if item.label != seen.owners[number]:
-            relabelled.append((number, item.label))
-    for item in items:
-        if item.prototype is None and item.status == "kept" and (one := _added(seen, gallery, item)) is not None:
-            added.append(one)
-            fresh.append(item.id)
-    numbers = {number: item.id for number, item in mine.items()}
-    numbers |= dict(enumerate(fresh, start=max(seen.owners) + 1))
-    return PrototypeEdit(frozenset(dropped), tuple(merged), tuple(relabelled), tuple(added)), numbers
-
-
-def labels_of(seen: Seen, edit: Any) -> dict[int, str]:
-    """The class of each prototype by number, after an edit."""
-    added = dict(enumerate((one.label for one in edit.added), start=max(seen.owners) + 1))
-    return seen.owners | dict(edit.relabelled) | added
 
 
 def _region(
@@ -319,9 +277,10 @@ def _region(
     from seglens.engine.resolve import resolve
     from seglens.engine.target import freeze
     from seglens.models.segmentation import quiet
+    from seglens.workspace.gallery import edit_of
 
     if seen is not None:
-        logits = torch.from_numpy(seen.view.logits(edit_of(seen, gallery)[0]))[None]
+        logits = torch.from_numpy(seen.view.logits(edit_of(gallery, model)[0]))[None]
         frozen = freeze(target, logits, model.spec)
         at, _ = place_of(frozen.region)
         return frozen.region, frozen.name, seen.view.taken(at, frozen.name).vector
@@ -331,18 +290,12 @@ def _region(
         return mask, case.target.name, region_vector(case, layer, mask) if layer else None
 
 
-def _added(seen: Seen, gallery: Any, item: Any) -> Any:
+def _added(gallery: Any, item: Any, width: int) -> Any:
+    """An item as a further prototype; ``None`` where it has no vector of the network's size."""
     from seglens.engine.prototypes import Added
 
     vector = gallery.vector(item.id)
-    # an item may come from a bank of another layer
-    if vector is None or np.shape(vector) != (int(seen.view.features.shape[0]),):
-        return None
-    record = {
-        "image": item.image, "name": item.name, "source": item.source, "position": list(item.position),
-        "box": [list(part) for part in item.box], "crop": gallery.crop(item.id),
-    }  # fmt: skip
-    return Added(vector, item.label, record)
+    return None if vector is None or np.shape(vector) != (width,) else Added(vector, item.label, {})
 
 
 def _owners(model: Any) -> dict[int, str]:
