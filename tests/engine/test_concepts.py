@@ -131,12 +131,12 @@ def test_false_alarms_are_rare():
     """Random sets taken for concepts, of a target that follows the direction in which they differ most."""
     vectors, _, _, basis = attributes(200)
     gradients, alarms, by_p = examples(basis[0]), 0, 0
-    for seed in range(20):
+    for seed in range(10):
         drawn = np.random.default_rng(100 + seed).permutation(200)
         concept = find_concept("none", vectors[drawn[:60]], vectors[drawn[60:]], seed=seed)
-        chance = random_concept(vectors, seed=seed, size=concept.drawn)
+        chance = random_concept(vectors, seed=seed, size=concept.drawn, repeats=60)
         verdict = verdicts([concept], chance, gradients)[0]
         alarms, by_p = alarms + verdict.significant, by_p + (verdict.p < 0.05)
-    assert alarms <= 2
+    assert alarms <= 1
     # which the t-test of the scores alone does not give
-    assert by_p >= 5
+    assert by_p >= 3

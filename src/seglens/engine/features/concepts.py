@@ -88,7 +88,7 @@ class Verdict:
         sensitivity: mean of S over examples and random sets.
         effect: by how much the target would change, to first order, if the features went all the way from the random
             sets to the concept: the mean of S times that gap.
-        chance: 95 % of the random directions have an effect of a smaller size.
+        chance: 95 % of random sets of that size, taken for concepts, have an effect of a smaller size.
     """
 
     name: str
@@ -295,7 +295,8 @@ def verdicts(
     """
     random_scores = scores(chance, gradients)
     mean = gradients.astype(np.float64).mean(0)
-    level = float(np.quantile(np.abs(chance.directions @ mean * chance.gaps), 1 - ALPHA))
+    # two random sets differ by the noise of both; in a concept's effect, a mean over many, only its own is left
+    level = float(np.quantile(np.abs(chance.directions @ mean * chance.gaps), 1 - ALPHA) / np.sqrt(2))
     found = []
     for concept in concepts:
         own = scores(concept, gradients)

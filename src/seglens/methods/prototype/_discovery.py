@@ -22,6 +22,7 @@ from seglens.engine.features.concepts import (
 from seglens.engine.features.projection import MOST, project
 from seglens.methods.prototype._bank import bank_of
 
+CHANCE = 3  # random vectors for each random set of a concept: their extremes are what concepts have to exceed
 PLACES = 20_000  # of a painted image that random vectors are drawn from
 
 
@@ -102,10 +103,8 @@ def _of_rows(
             concept_of_rows(bank, rows, name=name, among=among, repeats=repeats, seed=seed, run=case.run)
         )  # fmt: skip
         case.run.progress(done, len(named), "concepts")
-    chance = random_concept(
-        bank.vectors(_some(bank, among, seed)), repeats=repeats, size=min(c.drawn for c in concepts), seed=seed,
-        run=case.run,
-    )  # fmt: skip
+    every, size = bank.vectors(_some(bank, among, seed)), min(c.drawn for c in concepts)
+    chance = random_concept(every, repeats=CHANCE * repeats, size=size, seed=seed, run=case.run)
     return Source(kind, concepts, chance, [rows for _, rows in named])
 
 
@@ -128,5 +127,7 @@ def _painted(case: Case, repeats: int) -> Source:
         case.run.progress(done, len(numbers), "concepts")
     if len(every) > PLACES:
         every = every[np.random.default_rng(seed).choice(len(every), PLACES, replace=False)]
-    chance = random_concept(every, repeats=repeats, size=min(c.drawn for c in concepts), seed=seed, run=case.run)
+    chance = random_concept(
+        every, repeats=CHANCE * repeats, size=min(c.drawn for c in concepts), seed=seed, run=case.run
+    )
     return Source("painted", concepts, chance, [])

@@ -116,14 +116,20 @@ def _images(case: Case) -> Iterator[Image]:
 
 def _opened(source: str, fingerprint: str, case: Case) -> Image | None:
     """An image of the bank as the bank read it; ``None`` if it is not there any more, or cannot be read like that."""
-    try:
-        image = open_image(source)
-        views = [image] if case.image.channels is None else [image.with_channels(case.image.channels), image]
-        return next(view for view in views if view.fingerprint() == fingerprint)
-    except StopIteration:
-        case.run.note(f"{source} is not as the bank knows it, and is left out.")
-    except SegLensError as error:
-        case.run.note(f"{source} is left out: {error.what}")
+    # the bank does not say how its files were read, so that the ways of the asked image are tried, too
+    failed: SegLensError | None = None
+    for axes in dict.fromkeys((None, case.image.axes)):
+        try:
+            image = open_image(source, axes=axes)
+            views = [image] if case.image.channels is None else [image.with_channels(case.image.channels), image]
+        except SegLensError as error:
+            failed = error
+            continue
+        for view in views:
+            if view.fingerprint() == fingerprint:
+                return view
+    told = f"is left out: {failed.what}" if failed else "is not as the bank knows it, and is left out."
+    case.run.note(f"{source} {told}")
     return None
 
 
