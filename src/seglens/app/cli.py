@@ -19,6 +19,7 @@ COMMANDS = {
     "segment": "Segment images.",
     "explain": "Explain what a model drew.",
     "train": "Train a model of a recipe.",
+    "gallery": "Banks of embeddings, and galleries of prototypes.",
 }
 
 

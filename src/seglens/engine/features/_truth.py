@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,9 @@ from seglens.core.errors import BadParameter, ImageMismatch
 from seglens.core.files import image_files, read_labels
 from seglens.core.image import Image
 from seglens.core.run import Run
+from seglens.engine.features.entry import MaskKind
 from seglens.engine.target import objects
 
-MaskKind = Literal["instances", "classes"]
 Given = str | Path | Mapping[str, Any]
 LOOKED_AT = 50  # masks, to find out what their numbers mean
 

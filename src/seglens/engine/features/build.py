@@ -20,9 +20,9 @@ from seglens.engine.features._looking import Looking
 from seglens.engine.features._pieces import described, numbered
 from seglens.engine.features._settings import Source, bank_info, expanded, opened, where
 from seglens.engine.features._table import connect_lock
-from seglens.engine.features._truth import Given, MaskKind, Masks
+from seglens.engine.features._truth import Given, Masks
 from seglens.engine.features.bank import FeatureBank
-from seglens.engine.features.entry import Entry, Failure, Kind, Precision
+from seglens.engine.features.entry import Entry, Failure, Kind, MaskKind, Precision
 from seglens.engine.features.groups import group_of
 from seglens.models.intake import check_fits, fit_intake
 from seglens.models.layers import find_layer

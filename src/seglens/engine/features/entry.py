@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from seglens.core.errors import BadParameter
 
 Kind = Literal["object", "patch", "pixel"]
+MaskKind = Literal["instances", "classes"]
 Metric = Literal["cosine", "euclidean"]
 Precision = Literal["float16", "float32"]
 
