@@ -56,7 +56,7 @@ def test_a_recipe_from_a_file_trains_and_leaves_a_card(tmp_path: Path) -> None:
 
     card = (out / "CARD.md").read_text(encoding="utf-8")
     assert str(tmp_path) not in card
-    for part in ("# blobs", "Bright discs.", "> licence: none needed", "Licence of the model: MIT.", record["command"]):
+    for part in ("# blobs", "Bright discs.", "licence: none needed", "Licence of the model: MIT.", record["command"]):
         assert part in card
     for measure in ("dice", "iou"):
         for statistic in ("mean", "median"):

@@ -107,8 +107,9 @@ class Whole(Dataset[tuple[Tensor, Tensor]]):
 
 def _planes(sample: Sample, people: Sequence[str]) -> Array:
     """The truth and each annotator's, (*space, 1 + R): cropped and turned as one."""
-    nothing = np.zeros_like(sample.truth)
-    return np.stack([sample.truth, *(sample.annotators.get(who, nothing) for who in people)], -1)
+    truth = sample.truth.astype(np.min_scalar_type(int(sample.truth.max())))
+    nothing = np.zeros_like(truth)
+    return np.stack([truth, *(sample.annotators.get(who, nothing) for who in people)], -1)
 
 
 def _labels(truth: Array, classes: bool, recipe: Recipe) -> Any:

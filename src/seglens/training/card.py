@@ -73,13 +73,13 @@ def _data(record: Mapping[str, Any], recipe: Recipe, data: Path | None) -> list[
 
 
 def _source(data: Path) -> list[str]:
-    """The first lines of what the folder says of itself, as a quotation."""
+    """The first lines of what the folder says of itself, word by word."""
     file = next((data / name for name in SOURCES if (data / name).is_file()), None)
     if file is None:
         return ["The folder does not say where its images come from and under which licence: write it here."]
     text = file.read_text(encoding="utf-8", errors="replace").splitlines()
-    quoted = [f"> {line}".rstrip() for line in text[:LINES]] + (["> …"] if len(text) > LINES else [])
-    return [f"`{file.name}` in it says:", "\n".join(quoted)]
+    quoted = [line.replace("```", "'''").rstrip() for line in text[:LINES]] + (["…"] if len(text) > LINES else [])
+    return [f"`{file.name}` in it says:", "\n".join(["```text", *quoted, "```"])]
 
 
 def _training(record: Mapping[str, Any], recipe: Recipe, network: nn.Module) -> list[str]:

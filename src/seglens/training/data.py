@@ -65,7 +65,9 @@ def read_sample(name: str, files: Files, spec: ModelSpec, *, classes: bool = Fal
     shape = image.shape[:-1]
     read = {who: _mask(file, shape, files.image, spec, classes) for who, file in files.annotators.items()}
     truth = _mask(files.mask, shape, files.image, spec, classes) if files.mask else _majority([*read.values()], classes)
-    return Sample(name, image, truth, classes, read, opened)
+    # Ten annotators of a large image weigh much: in the smallest type that holds their numbers.
+    slim = {who: mask.astype(np.min_scalar_type(int(mask.max()))) for who, mask in read.items()}
+    return Sample(name, image, truth, classes, slim, opened)
 
 
 def read_folder(data: Path, names: Sequence[str], spec: ModelSpec, *, classes: bool = False) -> list[Sample]:

@@ -109,6 +109,17 @@ def open_projection() -> None:
     open_in(viewer)
 
 
+def train_model() -> None:
+    """The dock that trains a model."""
+    viewer = napari.current_viewer()
+    if viewer is None:
+        notify.info(words.NO_VIEWER)
+        return
+    from seglens.app.napari.training.dock import open_in
+
+    open_in(viewer)
+
+
 def add_to_gallery() -> None:
     """What is under the cursor: the painted region, or the object."""
     _in_gallery(_add_under_cursor)

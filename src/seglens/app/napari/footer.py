@@ -10,11 +10,6 @@ from seglens.app.napari import asking, look, words
 from seglens.app.napari.links import link
 from seglens.app.napari.viewer_session import State, ViewerSession
 
-_MAIN = (
-    "QPushButton#run:enabled { background: palette(highlight); color: white; font-weight: bold; }"
-    "QPushButton#run:enabled:hover { border: 1px solid white; }"
-)
-
 
 class Banner(QFrame):
     """A sentence or two that stay until they are dismissed or outdated."""
@@ -78,10 +73,7 @@ class Footer(QWidget):
         self.bar.setTextVisible(False)
         self.bar.setFixedHeight(6)
         self.cost = look.text(muted=True, name="cost")
-        self.button = QPushButton()
-        self.button.setObjectName("run")
-        self.button.setMinimumHeight(32)
-        self.button.setStyleSheet(_MAIN)
+        self.button = look.main_button()
         self.button.clicked.connect(self._pressed)
         layout = look.column(self, margin=look.MARGIN)
         for widget in (self.banner, self.state, self.bar, self.cost, self.button):

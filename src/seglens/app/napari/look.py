@@ -19,6 +19,7 @@ from qtpy.QtWidgets import (
     QLabel,
     QLayout,
     QListWidget,
+    QPushButton,
     QScrollArea,
     QSizePolicy,
     QToolButton,
@@ -170,6 +171,18 @@ def tool(label: str, tooltip: str, name: str = "") -> QToolButton:
     button.setObjectName(name)
     button.setAutoRaise(True)
     button.setFixedSize(26, 26)
+    return button
+
+
+def main_button() -> QPushButton:
+    """The one button that starts and cancels, called ``run``."""
+    button = QPushButton()
+    button.setObjectName("run")
+    button.setMinimumHeight(32)
+    button.setStyleSheet(
+        "QPushButton#run:enabled { background: palette(highlight); color: white; font-weight: bold; }"
+        "QPushButton#run:enabled:hover { border: 1px solid white; }"
+    )
     return button
 
 
