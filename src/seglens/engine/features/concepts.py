@@ -146,7 +146,7 @@ def find_concept(
         if run is not None:
             run.check()
         found.append(_classified(_drawn(inside, count, rng), _drawn(outside, count, rng)))
-    return Concept(name, *(np.array(part) for part in zip(*found, strict=True)), len(inside), count)
+    return _concept(name, found, len(inside), count)
 
 
 def random_concept(
@@ -182,7 +182,7 @@ def random_concept(
             run.check()
         both = _drawn(vectors, 2 * count, rng)
         found.append(_classified(both[:count], both[count:]))
-    return Concept("random", *(np.array(part) for part in zip(*found, strict=True)), len(vectors), count)
+    return _concept("random", found, len(vectors), count)
 
 
 def concept_of_rows(
@@ -306,6 +306,11 @@ def verdicts(
         told = float(each.mean()), float((each * concept.gaps).mean()), level
         found.append(Verdict(concept.name, float(own.mean()), error, p, *told))
     return found
+
+
+def _concept(name: str, found: list[tuple[Floats, float, float, float]], count: int, drawn: int) -> Concept:
+    directions, offsets, accuracies, gaps = (np.array(part) for part in zip(*found, strict=True))
+    return Concept(name, directions, offsets, accuracies, gaps, count, drawn)
 
 
 def _p(own: Floats, other: Floats) -> float:

@@ -251,8 +251,8 @@ def iou_plane(known: NDArray[np.floating], iou: NDArray[np.floating], every: NDA
     """
     edges = [_edges(every[:, a]) for a in (1, 0)]
     at = [known[:, a].astype(np.float64) for a in (1, 0)]
-    count = np.histogram2d(*at, edges)[0]
-    sums = np.histogram2d(*at, edges, weights=iou.astype(np.float64))[0]
+    count = np.histogram2d(at[0], at[1], edges)[0]
+    sums = np.histogram2d(at[0], at[1], edges, weights=iou.astype(np.float64))[0]
     mean = np.divide(sums, count, out=np.full_like(sums, np.nan), where=count > 0)
     y, x = (((e[1:] + e[:-1]) / 2) for e in edges)
     grid = np.stack(np.meshgrid(x, y), -1).reshape(-1, 2)

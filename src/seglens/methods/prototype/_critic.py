@@ -80,11 +80,11 @@ class Critic:
         home = mmd.squared_distances(self.vectors, self.vectors[self.prototypes]).argmin(1)
         witness = mmd.witness(self.kernel, self.prototypes)
         stand = {"stands for": [int((home == n).sum()) for n in range(len(self.prototypes))]}
-        crowd = {
+        crowd: dict[str, list[Any]] = {
             "witness": [float(witness[i]) for i in self.criticisms],
             "prototypes": ["too few" if witness[i] > 0 else "too many" for i in self.criticisms],
         }
-        far = {
+        far: dict[str, list[Any]] = {
             "distance": [float(self.distances[i]) for i in self.far],
             "nearest prototype": [int(home[i]) + 1 for i in self.far],
         }

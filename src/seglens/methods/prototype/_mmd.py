@@ -46,7 +46,7 @@ def value(kernel: Floats, chosen: Sequence[int]) -> float:
 def prototypes(kernel: Floats, count: int) -> list[int]:
     """Greedily, each the point that raises J most, in the order chosen; all points if there are no more than that."""
     mean, own = kernel.mean(0), kernel.diagonal()
-    taken, chosen = np.zeros(len(kernel)), []
+    taken, chosen = np.zeros(len(kernel)), list[int]()
     inside = across = 0.0
     for size in range(1, min(count, len(kernel)) + 1):
         gain = 2 * (across + mean) / size - (inside + 2 * taken + own) / size**2

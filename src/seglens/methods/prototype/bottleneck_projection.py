@@ -51,7 +51,7 @@ class BottleneckProjection(BankMethod):
             most=self.most, run=case.run,
         )  # fmt: skip
         points = Points(bank, found, seen)
-        layers = (
+        layers: tuple[Layer, ...] = (
             Layer(
                 "cluster of each object",
                 "labels",

@@ -45,7 +45,7 @@ class NearestExamples(BankMethod):
         near = lookup.nearest(seen.region[None], self.k)
         told = Told(lookup, near, lookup.contrast(seen, self.k))
         far, entropy = lookup.of_objects(seen, self.k)
-        layers = (
+        layers: tuple[Layer, ...] = (
             Layer("distance to the nearest other example", "heat", seen.painted(far), f"{self.metric} distance"),
             Layer("vote entropy", "heat", seen.painted(entropy), "bit"),
             Layer("objects", "labels", seen.numbers.astype(np.int32)),
