@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from seglens.core.method import Method
 from seglens.core.run import Run
 from seglens.core.target import Point, Target
 from seglens.engine.artefacts import prepared
+from seglens.engine.features import FeatureBank
 from seglens.engine.reach import find_reach
 from seglens.engine.record import record
 from seglens.engine.resolve import check_needs, resolve
@@ -59,6 +62,7 @@ class LiveQuestion:
         *,
         run: Run | None = None,
         annotation: NDArray[Any] | None = None,
+        bank: FeatureBank | Path | str | None = None,
         **parameters: Any,
     ) -> Explanation:
         """Ask one method about one target; the same answer as :func:`seglens.session.explain` gives.
@@ -67,7 +71,7 @@ class LiveQuestion:
             method: name (with ``parameters``) or a configured method.
             target: what to explain.
             run: progress, cancel, seed.
-            annotation: what some methods need.
+            annotation, bank: what some methods need.
             parameters: the method's parameters, with a name.
 
         Raises:
@@ -75,16 +79,17 @@ class LiveQuestion:
         """
         run = run or Run()
         recipe = METHODS[method].from_values(parameters) if isinstance(method, str) else method
+        opened = FeatureBank.open(bank) if isinstance(bank, str | Path) else bank
         with quiet(self.model.module):
-            check_needs(recipe, self.model, annotation=annotation)
+            check_needs(recipe, self.model, annotation=annotation, bank=opened)
             standing = self._stand(run)
             start = time.perf_counter()
             frozen = freeze(target, standing.logits, self.model.spec, self._labels)
-            case = standing.turned(frozen, run, annotation)
+            case = replace(standing.turned(frozen, run, annotation), bank=opened)
             recipe.check(case)
             answer = recipe.run(prepared(recipe, case))
-        drawn = "" if annotation is None else "MASK"
-        return answer.with_record(record(recipe, case, target, time.perf_counter() - start, annotation=drawn))
+        given = {"annotation": "" if annotation is None else "MASK", "bank": str(opened.folder) if opened else ""}
+        return answer.with_record(record(recipe, case, target, time.perf_counter() - start, **given))
 
     def _stand(self, run: Run) -> Standing:
         mark = self.image.fingerprint()

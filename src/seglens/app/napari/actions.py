@@ -106,7 +106,7 @@ class Actions(QObject):
         """Explain the chosen target with the chosen method."""
         plan = self._plan()
         if plan is not None:
-            self._ask(plan, work.explain)
+            self._ask(plan, partial(work.explain, bank=plan.bank))
 
     def compare_fills(self) -> None:
         """Put the question once for every fill."""

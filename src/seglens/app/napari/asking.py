@@ -43,6 +43,7 @@ class ExplainPlan:
     method: Method
     title: str
     annotation: NDArray[Any] | None = None
+    bank: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +112,7 @@ def _why_not_explain(session: ViewerSession) -> str:
         return words.PAINT_FIRST
     if needs_labels(session) and not isinstance(session.layer(question.annotation_id), Labels):
         return words.PICK_LABELS
-    return ""
+    return words.PICK_BANK if needs_bank(session) and not question.bank else ""
 
 
 def needs_labels(session: ViewerSession) -> bool:
@@ -122,6 +123,12 @@ def needs_labels(session: ViewerSession) -> bool:
     units = next((p for p in kind.parameters() if p.name == UNITS and LABELS in p.choices), None)
     values = session.values.get(session.question.method, {})
     return units is not None and values.get(UNITS, units.default) == LABELS
+
+
+def needs_bank(session: ViewerSession) -> bool:
+    """Whether the chosen method looks examples up in a feature bank."""
+    kind = _kind(session)
+    return kind is not None and Need.BANK in kind.needs
 
 
 def labels_layers(session: ViewerSession) -> list[Labels]:
@@ -166,7 +173,8 @@ def plan_explain(session: ViewerSession) -> ExplainPlan:
     region = _region(session, question.region, layer, axes, view.image, spec)
     target = Target(question.of_class, region, question.value, question.reduction)  # type: ignore[arg-type]
     annotation = _annotation(session, layer, axes, view.image, spec) if needs_labels(session) else None
-    return ExplainPlan(layer, view.frame, view.image, target, method, method.title, annotation)
+    bank = question.bank if needs_bank(session) else ""
+    return ExplainPlan(layer, view.frame, view.image, target, method, method.title, annotation, bank)
 
 
 def explained(session: ViewerSession, scope: str | None = None) -> View:

@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QApplication, QTabWidget, QWidget
 
 from seglens.app.napari import commands, copying, look, notify, plots, words
 from seglens.app.napari.actions import Actions
+from seglens.app.napari.bank_building import BankBuilder
 from seglens.app.napari.estimating import Estimator
 from seglens.app.napari.explain_tab import ExplainTab
 from seglens.app.napari.following import Follower
@@ -40,6 +41,7 @@ class SegLensDock(QWidget):
         self.jobs: Actions = Actions(self.session, self)
         self.estimator = Estimator(self.session, self.jobs.lock, self)
         self.follower = Follower(self.session, self.jobs, self)
+        self.banks = BankBuilder(self.session, self.jobs, self)
         self.header = Header(self.session)
         self.model = ModelTab(self.session)
         self.explain = ExplainTab(self.session)
@@ -112,6 +114,7 @@ class SegLensDock(QWidget):
         target.picker.pointed.connect(lambda held: self.follower.point(held=held))
         self.explain.method.compare.connect(actions.compare_fills)
         self.explain.method.layers.connect(actions.explain_layers)
+        self.explain.method.bank.wanted.connect(self.banks.build)
         self.explain.result.copy.connect(self.copy)
         self.explain.result.plots.connect(self.open_plots)
         self.destroyed.connect(actions.stop_all)

@@ -10,6 +10,7 @@ from qtpy.QtGui import QKeyEvent
 from qtpy.QtWidgets import QLineEdit, QMenu, QPushButton, QWidget
 
 from seglens.app.napari import look, words
+from seglens.app.napari.bank_row import BankRow
 from seglens.app.napari.form import Form
 from seglens.app.napari.labels_row import LabelsRow
 from seglens.app.napari.links import link
@@ -44,6 +45,7 @@ class MethodBox(QWidget):
         self._layout = look.column(self)
         self._layout.addWidget(self.search)
         self.labels = LabelsRow(session)
+        self.bank = BankRow(session)
         self.fills = QPushButton(words.COMPARE_FILLS)
         self.fills.setObjectName("compare fills")
         self.fills.setToolTip(words.COMPARE_FILLS_HINT)
@@ -52,9 +54,10 @@ class MethodBox(QWidget):
         self.strip.setObjectName("all layers")
         self.strip.setToolTip(words.ALL_LAYERS_HINT)
         self.strip.setMenu(QMenu(self.strip))
-        for widget in (self.list, self.empty, self.about, self.labels, self.fills, self.strip):
+        for widget in (self.list, self.empty, self.about, self.labels, self.bank, self.fills, self.strip):
             self._layout.addWidget(widget)
         self.labels.shown.connect(self._align)
+        self.bank.shown.connect(self._align)
         self.search.textChanged.connect(self.refresh)
         self.search.returnPressed.connect(self.list.take_first)
         self.list.chosen.connect(self._chosen)
@@ -129,8 +132,9 @@ class MethodBox(QWidget):
         self.strip.setVisible(bool(model.layers) and any(p.param.source == "layers" for p in kind.parameters()))
 
     def _align(self) -> None:
-        if self.form is not None and not self.labels.isHidden():
-            look.align(self.form.rows, self.labels.form)
+        rows = [row.form for row in (self.labels, self.bank) if not row.isHidden()]
+        if self.form is not None and rows:
+            look.align(self.form.rows, *rows)
 
     def _edited(self) -> None:
         if self.form is not None:

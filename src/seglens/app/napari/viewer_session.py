@@ -74,6 +74,7 @@ class Question:
     spot: tuple[float, ...] | None = None
     method: str = ""
     annotation_id: str = ""
+    bank: str = ""
 
 
 @dataclass

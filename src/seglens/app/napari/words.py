@@ -27,6 +27,7 @@ PICK_OUTPUT = "Tick at least one output."
 PICK_METHOD = "Choose a method."
 PICK_SPOT = "Press “Pick” and click in the image."
 PICK_LABELS = "Choose the Labels layer that the method asks for."
+PICK_BANK = "Open or build the feature bank that the method asks for."
 PAINT_FIRST = "Press “New target layer” and paint what to explain."
 NO_SHAPES = "Draw a region on a Shapes layer first."
 CANCELLING = "Stopping after this tile…"
@@ -88,6 +89,39 @@ NO_MATCH = "No method of that name. Clear the search to see all."
 LABELS_HINT = "Your own labels: each number is taken away as one, or is what the method asks for"
 LABELS_NONE = "none yet"
 LABELS_EMPTY = "There is no Labels layer with the shape of the image. Add one with napari's New Labels button and draw."
+BANK = "Feature bank"
+BANK_NONE = "none yet"
+BANK_HINT = "Examples that the method looks up; they must be what the chosen model made of them"
+BANK_OPEN = "Open…"
+BANK_BUILD = "Build…"
+BANK_BUILD_HINT = "Let the model look at a folder of images, and keep what it makes of each object"
+BANK_EMPTY = (
+    "A feature bank holds what the model made of many examples, and where each is from. Open one, or build one from a "
+    "folder of images."
+)
+BANK_TOLD = "{count} examples ({kind}) of {images} images, from layer {layer}"
+BANK_OTHER = "This bank is of {wanted}; the chosen model is {have}. Build one of this model."
+BANK_BUILDING = "Feature bank"
+BANK_BUILT = "{name} holds {told}."
+BANK_FOLDER = "Images"
+BANK_FOLDER_HINT = "A folder of images that the model reads"
+BANK_MASKS = "Masks"
+BANK_MASKS_HINT = "A folder of true masks, called like the images; leave it empty if there are none"
+BANK_KIND = "Of each"
+BANK_KINDS = {
+    "object": ("object", "Each connected part that the model draws"),
+    "patch": ("patch", "Windows side by side"),
+    "pixel": ("pixel", "Pixels drawn by chance"),
+}
+BANK_LAYER = "Layer"
+BANK_LAYER_AUTO = "auto: what the head reads"
+BANK_GROUP = "Groups"
+BANK_GROUPS = {
+    "file": ("each file alone", "An example is never looked up in its own image"),
+    "folder": ("each folder together", "For slides or patients with a folder each"),
+}
+BANK_START = "Build the bank"
+BANK_CHOOSE = "choose…"
 ESTIMATING = "Working out what it takes…"
 COMPARE_FILLS = "Compare fills"
 COMPARE_FILLS_HINT = (

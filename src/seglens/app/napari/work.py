@@ -99,8 +99,9 @@ def segment(run: Run, emit: Emit, *, views: list[Image], model: Any, tile: int |
 
 
 def explain(
-    run: Run, emit: Emit, *, method: Method, image: Image, model: Any, target: Target, annotation: Any = None
-) -> tuple[Explanation, list[Limits]]:
+    run: Run, emit: Emit, *, method: Method, image: Image, model: Any, target: Target, annotation: Any = None,
+    bank: str = "",
+) -> tuple[Explanation, list[Limits]]:  # fmt: skip
     """Ask one question; the answer comes with its display limits, and so do answers on the way.
 
     Raises:
@@ -109,7 +110,7 @@ def explain(
     from seglens.session import explain as ask
 
     run.on_partial = lambda answer: _hand_over(answer, emit)
-    answer = ask(method, image, model, target, run=run, annotation=annotation)
+    answer = ask(method, image, model, target, run=run, annotation=annotation, bank=bank or None)
     return answer, limits_of(answer)
 
 
@@ -165,14 +166,14 @@ def warm(run: Run, emit: Emit, *, live: Live) -> None:
 
 
 def ask_live(
-    run: Run, emit: Emit, *, live: Live, method: Method, target: Target, annotation: Any = None
+    run: Run, emit: Emit, *, live: Live, method: Method, target: Target, annotation: Any = None, bank: str = ""
 ) -> tuple[Explanation, list[Limits]]:
     """Ask about another target of the same image; the answer comes with its display limits.
 
     Raises:
         SegLensError: what the engine says.
     """
-    answer = live.question().explain(method, target, run=run, annotation=annotation)
+    answer = live.question().explain(method, target, run=run, annotation=annotation, bank=bank or None)
     return answer, limits_of(answer)
 
 

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from seglens.core.errors import ModelMismatch, NoSuchRegion
+from seglens.core.target import Target
+from seglens.engine.target import freeze
+from seglens.models.spec import ModelSpec
 
 if TYPE_CHECKING:
     from seglens.engine.case import Case
@@ -36,6 +39,17 @@ def likeness(case: Case, layer: str, vector: NDArray[Any]) -> NDArray[np.float32
     wanted = torch.as_tensor(np.array(vector, np.float32), device=activation.device)
     similar = torch.nn.functional.cosine_similarity(activation, wanted.reshape(1, -1, *[1] * len(case.shape)), dim=1)
     return case.at_image(similar[:, None])
+
+
+def region_in(logits: NDArray[Any], target: Target, spec: ModelSpec) -> tuple[NDArray[np.bool_], str]:
+    """The pixels (*space) that a target counts, and its class, where the scores (K, *space) are known already.
+
+    Raises:
+        NoSuchRegion: the region is empty or outside.
+        UnknownName: no such class.
+    """
+    frozen = freeze(target, torch.from_numpy(logits)[None], spec)
+    return frozen.region, frozen.name
 
 
 def place_of(mask: NDArray[Any]) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...]]:

@@ -34,7 +34,7 @@ MENU = {
     "save": ("Save a copy as…", "The whole gallery in another folder; every edit is saved already"),
     "import": (
         "Import…",
-        "A table of items, alone or with the exported folder around it: into this gallery, or as a new one",
+        "A table of items, or the table of an exported folder: into this gallery, or a new one",
     ),
     "html": ("Export as a page (HTML)…", "One file with all pictures, for a browser"),
     "table": ("Export as a table (CSV)…", "One line for each item"),

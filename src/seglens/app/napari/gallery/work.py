@@ -270,20 +270,15 @@ def _region(
     run: Run, image: Image, model: Any, seen: Seen | None, gallery: Any, target: Target
 ) -> tuple[NDArray[Any], str, NDArray[np.float32] | None]:
     """A region's mask, its class and its vector."""
-    import torch
-
     from seglens.engine.features import region_vector
-    from seglens.engine.features.likeness import place_of
+    from seglens.engine.features.likeness import place_of, region_in
     from seglens.engine.resolve import resolve
-    from seglens.engine.target import freeze
     from seglens.models.segmentation import quiet
     from seglens.workspace.gallery import edit_of
 
     if seen is not None:
-        logits = torch.from_numpy(seen.view.logits(edit_of(gallery, model)[0]))[None]
-        frozen = freeze(target, logits, model.spec)
-        at, _ = place_of(frozen.region)
-        return frozen.region, frozen.name, seen.view.taken(at, frozen.name).vector
+        mask, name = region_in(seen.view.logits(edit_of(gallery, model)[0]), target, model.spec)
+        return mask, name, seen.view.taken(place_of(mask)[0], name).vector
     with quiet(model.module):
         case = resolve(image, model, target, run)
         mask, layer = case.target.region, gallery.info.layer
