@@ -17,7 +17,8 @@ from seglens.core.image import Image
 from seglens.core.run import Run
 from seglens.core.saving import save_explanation
 from seglens.core.target import Point, Target
-from seglens.methods.prototype._rules import k_means, read, replay, updated
+from seglens.engine.printed_rules import read, replay
+from seglens.methods.prototype._rules import k_means, updated
 from seglens.models.nets.unet import UNet
 from seglens.session import explain
 

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from seglens.core.explanation import Explanation, Figure, Layer, Table
 from seglens.engine.case import Case
-from seglens.methods.prototype._rules import Pixels, RuleSet, distances
+from seglens.engine.printed_rules import RuleSet, distances
+from seglens.methods.prototype._rules import Pixels
 
 POOR = 0.9  # agreement below which the rules do not stand for the network
 
