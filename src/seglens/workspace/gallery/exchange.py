@@ -153,7 +153,7 @@ class TableFile:
         if row.get("crop"):
             crop: NDArray[np.uint8] | None = from_png(self._beside(row["crop"]).read_bytes())
         else:  # a table alone has no pictures: they are cut again
-            crop = cut(source, box, position, select) if source and box else None
+            crop = cut(source, row.get("image", ""), box, position, select) if source and box else None
         return NewItem(
             _plain(row["label"]), crop, position, box,
             row.get("image", ""), told["name"], source, select,

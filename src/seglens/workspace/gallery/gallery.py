@@ -260,7 +260,7 @@ class Gallery(Looking):
         """
         lost = self.missing()
         known = {row["source"]: (row["size"], row["sha256"]) for row in self._db.read("SELECT * FROM file")}
-        places = found_again(lost, known, Path(folder).expanduser(), run or Run())
+        places = found_again(lost, known, Path(folder).expanduser(), self.info.axes, run or Run())
         changes = {item.id: {"source": places[item.source]} for item in lost if item.source in places}
         with self._db.writing() as db:
             for place in places.values():

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seglens.core.errors import BadParameter
+from seglens.core.errors import BadParameter, ImageMismatch
 from seglens.core.run import Run
 from seglens.core.saving import new_folder
 from seglens.workspace.gallery.cutting import Cutter
 from seglens.workspace.gallery.exchange import TableFile, read_about
 from seglens.workspace.gallery.gallery import Gallery
 from seglens.workspace.gallery.item import Info, NewItem
-from seglens.workspace.gallery.rows import is_there
 
 if TYPE_CHECKING:
     from seglens.engine.features import Entry, FeatureBank
@@ -68,7 +67,7 @@ def gallery_of_bank(
     """A new gallery of entries of a feature bank, image by image; pictures are cut out of the images.
 
     An item is of the class that was predicted; its note tells the true one, where that is known. Where an image is
-    not there, its items have no picture.
+    not there, or is not the one that the bank has seen, its items have no picture.
 
     Args:
         bank: what to take from; a batch of an image's vectors is read at a time.
@@ -165,15 +164,16 @@ def _image_first(one: tuple[int, Entry]) -> tuple[str, str, list[tuple[str, int]
 
 
 def _of_entries(bank: FeatureBank, entries: Sequence[tuple[int, Entry]], run: Run) -> Iterator[NewItem]:
-    cut, missing = Cutter(bank.info.axes), set()
+    cut, missing = Cutter(bank.info.axes), set[str]()
     for done, (row, entry) in enumerate(entries):
         run.progress(done, len(entries), f"Cutting from {entry.name}")
         crop = None
-        if entry.source and is_there(entry.source):
-            crop = cut(entry.source, entry.box, entry.position, entry.select)
-        elif entry.image not in missing:
-            missing.add(entry.image)
-            run.note(f"{entry.name} is not at {entry.source or 'a file'}; its items have no picture.")
+        if entry.image not in missing:
+            try:
+                crop = cut(entry.source, entry.image, entry.box, entry.position, entry.select)
+            except ImageMismatch as error:
+                missing.add(entry.image)
+                run.note(f"Items of {entry.name} have no picture: {error.what}")
         yield NewItem(
             entry.predicted, crop, entry.position, entry.box, entry.image, entry.name, entry.source, entry.select,
             group=entry.group, note=_note(entry), vector=bank.vectors([row])[0],

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 
 from seglens.core.errors import BadParameter, ImageMismatch
 from seglens.core.files import READERS, SAMPLE, open_image
 from seglens.core.run import Run
+from seglens.workspace.gallery.cutting import fingerprints, views
 from seglens.workspace.gallery.item import Item
 
 # From this size on the ends and the middle stand for the whole: slides are too large to be read for a name.
@@ -40,7 +42,9 @@ def digest(path: Path) -> str:
         return parts.hexdigest()
 
 
-def found_again(lost: Sequence[Item], known: Mapping[str, tuple[int, str]], folder: Path, run: Run) -> dict[str, str]:
+def found_again(
+    lost: Sequence[Item], known: Mapping[str, tuple[int, str]], folder: Path, axes: str, run: Run
+) -> dict[str, str]:
     """Where images lie now, by where they were.
 
     First by their files: same size, then same sha256; that reads next to nothing. What is not found so was saved
@@ -50,6 +54,7 @@ def found_again(lost: Sequence[Item], known: Mapping[str, tuple[int, str]], fold
         lost: items whose images are searched.
         known: size and sha256 of files by source.
         folder: where to look, and below.
+        axes: of the items' positions.
         run: progress and cancel.
 
     Raises:
@@ -64,7 +69,7 @@ def found_again(lost: Sequence[Item], known: Mapping[str, tuple[int, str]], fold
     files = list(_images_below(folder.absolute(), run))
     places = _by_file({s: known[s] for s in wanted if s in known}, files, run)
     rest = {source: item for source, item in wanted.items() if source not in places and item.image}
-    return places | _by_pixels(rest, files, run) if rest else places
+    return places | _by_pixels(rest, files, axes, run) if rest else places
 
 
 def _images_below(folder: Path, run: Run) -> Iterator[Path]:
@@ -91,27 +96,22 @@ def _by_file(known: Mapping[str, tuple[int, str]], files: Sequence[Path], run: R
     }
 
 
-def _by_pixels(wanted: Mapping[str, Item], files: Sequence[Path], run: Run) -> dict[str, str]:
+def _by_pixels(wanted: Mapping[str, Item], files: Sequence[Path], axes: str, run: Run) -> dict[str, str]:
+    """By fingerprints: of the files as they open, those of the same name first; then as somebody may have named axes."""
     names = {Path(source).name for source in wanted}
+    ordered = sorted(files, key=lambda path: path.name not in names)
     places: dict[str, str] = {}
-    for done, path in enumerate(sorted(files, key=lambda path: path.name not in names)):
+    for done, (every, path) in enumerate(product((False, True), ordered)):
         rest = {source: item for source, item in wanted.items() if source not in places}
         if not rest:
             break
-        run.progress(done, len(files), f"Looking at {path.name}")
-        prints = _fingerprints(path, rest.values())
-        places |= {source: str(path) for source, item in rest.items() if item.image in prints}
+        run.progress(done, 2 * len(files), f"Looking at {path.name}")
+        try:
+            image = open_image(path)
+        except ImageMismatch:
+            continue  # broken, or no image: then it is not the one
+        ways = list(views(image, axes))[1:] if every else [image]
+        for source, item in rest.items():
+            if any(item.image in fingerprints(way, item.select) for way in ways):
+                places[source] = str(path)
     return places
-
-
-def _fingerprints(path: Path, items: Iterable[Item]) -> set[str]:
-    """Those of the whole image and of the views that items were chosen in."""
-    try:
-        image = open_image(path)
-        prints = {image.fingerprint()}
-    except ImageMismatch:
-        return set()
-    for select in {tuple(sorted(item.select.items())) for item in items}:
-        if select and all(axis in image.kept and at < image.size(axis) for axis, at in select):
-            prints.add(image.select(**dict(select)).fingerprint())
-    return prints
