@@ -13,6 +13,7 @@ from qtpy.QtWidgets import QListWidget, QListWidgetItem, QPushButton, QSlider, Q
 from seglens.app.napari import colours, look, results, strip, words
 from seglens.app.napari.compare import Grid
 from seglens.app.napari.links import link
+from seglens.app.napari.reading import Reading
 from seglens.app.napari.viewer_session import ViewerSession, layer_id
 
 
@@ -124,6 +125,7 @@ class ResultBox(QWidget):
         link(self, self._show_plots, self._session.shown_changed)
         self._show_plots()
         if viewer is not None:
+            Reading(viewer, self)
             events = viewer.layers.events
             link(self, self.refresh, events.inserted, events.removed)
             link(self, self._follow, events.inserted)
