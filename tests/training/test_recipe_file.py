@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 from seglens.core.errors import BadParameter, ModelMismatch, SegLensError, UnknownName
 from seglens.core.run import Run
 from seglens.models.loaders import load_model
-from seglens.training import RECIPES, train
+from seglens.training import RECIPES, Phase, train
 from seglens.training.augment import AUGMENTATIONS
 from seglens.training.losses import loss_named
 from seglens.training.recipes import find_recipe
@@ -117,3 +119,31 @@ def test_every_recipe_fits_together(name: str) -> None:
     find_task(recipe.task)
     assert recipe.plan()
     assert json.loads(json.dumps(recipe.to_dict()))["spec"]["name"] == name
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "training.md"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def test_the_recipe_of_the_documentation_is_one(tmp_path: Path) -> None:
+    whole, phases = (json.loads(text) for text in blocks("json"))
+    file = tmp_path / "crystals.json"
+    file.write_text(json.dumps({**whole, **phases}))
+    recipe = find_recipe(str(file))
+    assert [c.name for c in recipe.spec.classes] == ["background", "crystal", "pore"]
+    assert recipe.plan(11)[0] == Phase("head", 1, 0.003, only=("head",))
+
+
+def test_the_task_of_the_documentation_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (text,) = blocks("python")
+    (tmp_path / "outlines.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    recipe = find_recipe(written(tmp_path, phases=[], epochs=1))
+    own = replace(recipe, task="outlines.ShortOutlines", options={"price": 0.5})
+    out = train(own, write_folder(tmp_path, 5), tmp_path / "out", run=Run())
+    (phase,) = json.loads((out / "training.json").read_text())["phases"]
+    assert 0 <= phase["after"]["foreground"] <= 1
+    assert "Long outlines cost." in (out / "CARD.md").read_text()

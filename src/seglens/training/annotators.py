@@ -71,7 +71,7 @@ class AnnotatorTask(Task):
             truth = truths[:, r]
             if bool((truth == UNKNOWN).all()):
                 continue
-            term = self._loss(resized(every[:, r], batch.image.shape[2:]), truth)
+            term = self.criterion(resized(every[:, r], batch.image.shape[2:]), truth)
             term = term + self.pull * pulled(distances[:, r], truth)
             if self.diversity:
                 term = term + self.diversity * apart(distances[:, r], truth)

@@ -45,7 +45,7 @@ class PrototypeTask(Task):
         head = net.head
         distances = head.similarity.distances(net.compared(batch.image))
         similarities = head.similarity.of(distances).to(head.weight.dtype)
-        loss = self._loss(resized(head.mix(similarities), batch.image.shape[2:]), batch.labels)
+        loss = self.criterion(resized(head.mix(similarities), batch.image.shape[2:]), batch.labels)
         if phase == LAST:
             return loss + self.off_class * off_class(head.weight, head.owner)
         if self.diversity:

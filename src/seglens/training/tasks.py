@@ -27,6 +27,7 @@ __all__ = ["Batch", "Task", "encode", "find_task"]
 class Task:
     """Plain segmentation: the recipe's loss on the network's logits.
 
+    ``criterion`` is that loss, of logits (N, K, *space) and labels (N, *space).
     ``told`` holds what :meth:`after` returned in the phases that are done, by the name of the phase; it is kept
     over a resume, nothing else of a task is.
     """
@@ -35,7 +36,7 @@ class Task:
         """A task belongs to one training."""
         self.recipe, self.run = recipe, run
         self.told: dict[str, dict[str, Any]] = {}
-        self._loss = loss_named(recipe.loss)
+        self.criterion = loss_named(recipe.loss)
 
     def arguments(self, samples: Sequence[Sample]) -> Mapping[str, Any]:
         """What the network is built with; here a task may add what the training samples tell."""
@@ -43,7 +44,7 @@ class Task:
 
     def loss(self, network: nn.Module, batch: Batch, phase: str) -> Tensor:
         """The loss of a batch, in the phase of this name: ()."""
-        return self._loss(self.predict(network, batch.image), batch.labels)
+        return self.criterion(self.predict(network, batch.image), batch.labels)
 
     def predict(self, network: nn.Module, image: Tensor) -> Tensor:
         """Logits (N, K, *space) of images (N, C, *space)."""

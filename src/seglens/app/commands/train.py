@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,16 @@ def _list(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
         click.echo(f"{name}\n    {recipe.spec.description}")
         click.echo(f"    {recipe.network}; masks of {recipe.truth}; epochs: {phases}")
     ctx.exit()
+
+
+@contextmanager
+def _told_how_to_go_on(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        if (out / "checkpoint").is_dir():
+            click.echo("\nThe last whole epoch is kept. Go on with --resume and the same options.", err=True)
+        raise
 
 
 @click.command("train")
@@ -41,7 +53,7 @@ def command(recipe: str, data: Path | None, out: Path, seed: int, precision: Any
     """
     from seglens.training import train
 
-    with working(seed) as run:
+    with working(seed) as run, _told_how_to_go_on(out):
         run.precision = precision
         folder = train(recipe, data, out, run=run, **options)
     click.echo(
