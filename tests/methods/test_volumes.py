@@ -15,6 +15,7 @@ from seglens.core.image import Image
 from seglens.core.method import Need
 from seglens.core.run import Run
 from seglens.core.target import Painted, Target
+from seglens.engine.features import build_bank
 from seglens.models.nets.unet import UNet
 from seglens.models.segmentation import SegmentationModel
 from seglens.models.spec import ModelSpec, Normalisation, classes_from
@@ -94,21 +95,30 @@ def test_the_network_has_learnt_it(question):
         assert dice > 0.5
 
 
+@pytest.fixture(scope="module")
+def bank(scans, trained, tmp_path_factory):
+    """Patches of two other volumes."""
+    shown = [Image(pixels, "ZYX", name=f"scan {n}") for n, (pixels, _) in enumerate(scans[-3:-1])]
+    return build_bank(trained, shown, tmp_path_factory.mktemp("volumes") / "scans.bank", kind="patch", side=4)
+
+
 VOLUMES = [n for n in seglens.METHODS if 3 in seglens.METHODS[n].dims]
 
 
 @pytest.mark.parametrize("name", VOLUMES)
-def test_every_method_for_volumes_answers_on_a_scan(name, question, trained):
+def test_every_method_for_volumes_answers_on_a_scan(name, question, trained, request):
     image, target, region, _, _ = question
     method = seglens.METHODS[name].quick()
-    if {Need.ANNOTATION, Need.REFERENCE, Need.ATTENTION, Need.PROTOTYPES, Need.BANK, Need.ANNOTATORS} & method.needs:
+    if {Need.ANNOTATION, Need.REFERENCE, Need.ATTENTION, Need.PROTOTYPES, Need.ANNOTATORS} & method.needs:
         pytest.skip(f"{method.title} needs more than a volume and a U-Net")
     if name == "descriptor-shapley":
         with pytest.raises(seglens.SegLensError, match="object"):
             explain(method, image, trained, target)
         return
-    second = {"second_model": trained} if Need.SECOND_MODEL in method.needs else {}
-    answer = explain(method, image, trained, target, **second)
+    more = {"second_model": trained} if Need.SECOND_MODEL in method.needs else {}
+    if Need.BANK in method.needs:
+        more["bank"] = request.getfixturevalue("bank")
+    answer = explain(method, image, trained, target, **more)
     for layer in answer.layers:
         data = np.asarray(layer.data)
         assert np.isfinite(data).all()
