@@ -75,8 +75,8 @@ class Controls(QWidget):
     @property
     def components(self) -> tuple[int, int]:
         """Which two are drawn, from 0."""
-        first, second = str(self.axes.currentData())
-        return int(first) - 1, int(second) - 1
+        pair = str(self.axes.currentData())
+        return int(pair[0]) - 1, int(pair[1]) - 1
 
     def _other_clusters(self, _index: int) -> None:
         self.k.setEnabled(self.clusters.currentData() == "kmeans")
@@ -107,11 +107,15 @@ class ProjectionDock(QWidget):
         self.empty = look.text(texts.EMPTY, muted=True)
         self.empty.setAlignment(Qt.AlignmentFlag.AlignCenter)
         self.told = look.text(muted=True)
+        self.told.setWordWrap(False)  # a narrow window would make it as high as a page
         self._about = texts.NOTHING
         self.table: tables.TableView | None = None
         self.split = QSplitter()
         self.split.addWidget(self.plane)
         self.stack = QStackedWidget()
+        # whatever comes into it, the dock keeps its height
+        self.stack.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Ignored)
+        self.stack.setMinimumHeight(140)
         self.stack.addWidget(self.empty)
         self.stack.addWidget(self.split)
         self.show_button = _button(texts.SHOW, texts.SHOW_HINT, self.show_in_gallery)
@@ -305,6 +309,7 @@ class ProjectionDock(QWidget):
 
     def _say(self, sentence: str) -> None:
         self.told.setText(sentence)
+        self.told.setToolTip(sentence)
 
     def _start(self, call: Any, done: Any) -> None:
         if self.job is not None:
