@@ -97,7 +97,7 @@ def _by_file(known: Mapping[str, tuple[int, str]], files: Sequence[Path], run: R
 
 
 def _by_pixels(wanted: Mapping[str, Item], files: Sequence[Path], axes: str, run: Run) -> dict[str, str]:
-    """By fingerprints: of the files as they open, those of the same name first; then as somebody may have named axes."""
+    """By fingerprints: of files as they open, those of the same name first; then with other axes and channels."""
     names = {Path(source).name for source in wanted}
     ordered = sorted(files, key=lambda path: path.name not in names)
     places: dict[str, str] = {}
