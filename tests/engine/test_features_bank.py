@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -82,8 +83,9 @@ def test_rows_by_what_they_are(bank):
 def test_what_does_not_fit_is_refused_and_leaves_nothing(bank):
     with pytest.raises(BadParameter, match="5 numbers"):
         bank.append(vectors(2, dims=4), [entry(), entry()])
-    with pytest.raises(BadParameter, match="float16 cannot hold"):
-        bank.append(np.full((1, 5), 1e5), [entry()])
+    for wrong in (1e5, np.inf, np.nan):
+        with pytest.raises(BadParameter, match="float16 cannot hold"):
+            bank.append(np.full((1, 5), wrong), [entry()])
     bank.append(vectors(3), [entry()] * 3)
     with pytest.raises(BadParameter, match="3 embeddings; 3 is not"):
         bank.entries([3])
@@ -94,6 +96,8 @@ def test_single_precision_holds_large_numbers(tmp_path):
     bank = FeatureBank.create(tmp_path / "b", replace(INFO, precision="float32"))
     bank.append(np.full((1, 5), 1e5), [entry()])
     assert bank.vectors().max() == 1e5
+    with pytest.raises(BadParameter, match="float32 cannot hold"):
+        bank.append(np.full((1, 5), 1e20), [entry()])
     bank.close()
 
 
@@ -104,6 +108,17 @@ def test_no_bank_says_how_to_build_one(tmp_path, bank):
         FeatureBank.create(bank.folder, INFO)
     assert is_bank(bank.folder)
     assert not is_bank(tmp_path)
+
+
+def test_a_folder_that_may_not_be_written_is_read(bank, monkeypatch):
+    bank.append(vectors(3), [entry(i) for i in range(3)])
+    bank.close()
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with FeatureBank.open(bank.folder) as reader:
+        assert reader.entries([1]) == [entry(1)]
+        np.testing.assert_array_equal(reader.vectors(), vectors(3))
+        with pytest.raises(BadParameter, match="readonly"):
+            reader.append(vectors(1), [entry()])
 
 
 def test_a_later_version_is_not_touched(bank):
@@ -141,3 +156,25 @@ def test_another_process_sees_what_is_added(bank):
     assert len(reader) == 3
     np.testing.assert_array_equal(reader.vectors(), vectors(3))
     reader.close()
+
+
+def test_it_is_used_from_several_threads(bank):
+    """A worker adds while another thread reads what is there."""
+    seen, errors = [], []
+
+    def read():
+        try:
+            while not seen or seen[-1] < 60:
+                count = len(bank)
+                assert len(bank.entries(range(count))) == len(bank.vectors(range(count))) == count
+                seen.append(count)
+        except (AssertionError, BadParameter) as error:
+            errors.append(error)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for i in range(20):
+        bank.append(vectors(3, i), [entry(i)] * 3)
+    reader.join(60)
+    assert errors == []
+    assert seen[-1] == 60

@@ -118,13 +118,42 @@ def test_random_weights_change_the_neighbours(tmp_path):
     assert (answers[0] != answers[1]).mean() > 0.3
 
 
-def test_tiles_give_the_same_bank_as_the_whole(tmp_path):
-    model, image = blobs(halo=(4, 4)), picture(size=(150, 130))
+@pytest.mark.parametrize("size", [(150, 130), (20, 50, 44)])
+def test_tiles_give_the_same_bank_as_the_whole(tmp_path, size):
+    dims = len(size)
+    model, image = blobs(dims, halo=(4,) * dims), picture(size=size)
     one = build_bank(model, image, tmp_path / "one", layer="down", precision="float32")
-    many = build_bank(model, image, tmp_path / "many", layer="down", precision="float32", tile=48)
-    assert len(one) > 20
+    many = build_bank(model, image, tmp_path / "many", layer="down", precision="float32", tile=48 if dims == 2 else 24)
+    assert len(one) > 10
     assert one.entries(range(len(one))) == many.entries(range(len(many)))
     np.testing.assert_allclose(one.vectors(), many.vectors(), rtol=1e-4, atol=1e-5)
+    one.close()
+    many.close()
+
+
+def test_large_images_are_looked_at_in_tiles_and_larger_ones_refused(tmp_path, monkeypatch):
+    model, image = blobs(halo=(4, 4), tile=(48, 48)), picture(size=(150, 130))
+    monkeypatch.setattr("seglens.engine.features._looking.WHOLE", 150 * 130 - 1)
+    counting = Stopping(model)
+    build_bank(model, image, tmp_path / "tiles", layer="down").close()
+    assert counting.count > 20
+    monkeypatch.setattr("seglens.engine.features._looking.LARGEST", 150 * 130 - 1)
+    with pytest.raises(ImageMismatch, match="150×130 pixels in one plane") as told:
+        build_bank(model, image, tmp_path / "refused", layer="down")
+    assert "--crop" in told.value.fix
+
+
+def test_an_image_that_does_not_fit_into_memory_names_tiles(tmp_path):
+    def full(*_):
+        raise MemoryError
+
+    model = blobs()
+    model.module.register_forward_pre_hook(lambda module, inputs: full() if inputs[0].shape[-1] == 52 else None)
+    run = Run()
+    bank = build_bank(model, [picture(), picture(1, (30, 40))], tmp_path / "b", layer="down", run=run)
+    assert [i.name for i in bank.images()] == ["image 1"]
+    assert "--tile 512" in bank.failures()[0].fix
+    bank.close()
 
 
 @pytest.mark.parametrize("kind", ["patch", "pixel"])
@@ -351,6 +380,7 @@ def test_groups():
     assert group_of("/data/slide_7/a.tif", r"slide_\d") == "slide_7"
     assert group_of("sample:nuclei-2d", "file") == "sample:nuclei-2d"
     assert group_of("/data/a.tif", r"slide_(\d+)", strict=False) is None
+    assert group_of("never a file", "file") == "never a file"
 
 
 def test_a_view_of_an_image_belongs_to_the_group_of_its_file(tmp_path):

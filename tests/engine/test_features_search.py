@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 import tracemalloc
+import types
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +15,7 @@ import pytest
 from engine.test_features_bank import INFO, entry
 from seglens.core.errors import BadParameter, MissingNeed
 from seglens.engine.features import FeatureBank
+from seglens.engine.features.index import installed
 
 
 @pytest.fixture
@@ -134,6 +138,42 @@ def test_a_bank_larger_than_the_limit_is_searched_in_batches(tmp_path, monkeypat
     bank.close()
 
 
+LIMITED = """
+import resource, sys
+import numpy as np
+from seglens.engine.features import FeatureBank
+bank = FeatureBank.open(sys.argv[1])
+query = bank.vectors([7777])
+bank.memory = 0
+bank.nearest(query, 1)  # what is imported and started once
+pages = int(open("/proc/self/statm").read().split()[0])
+limit = pages * resource.getpagesize() + 100 * 2**20
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+try:
+    bank.vectors()
+    sys.exit("the bank fits, so this tells nothing")
+except MemoryError:
+    pass
+for memory in (0, 2**30):
+    bank.memory = memory
+    for metric in ("cosine", "euclidean"):
+        found = bank.nearest(query, 3, metric=metric)
+        assert found.rows[0, 0] == 7777 and found.distances[0, 0] == 0 and found.rows.min() >= 0
+    assert bank.index() is None
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of memory are set as on Linux")
+def test_a_bank_larger_than_the_memory_there_is_is_searched(tmp_path):
+    """164 MB of embeddings; the process may take 100 MB more than it has."""
+    with FeatureBank.create(tmp_path / "large", replace(INFO, dims=2048)) as bank:
+        rng = np.random.default_rng(0)
+        for _ in range(10):
+            bank.append(rng.random((2000, 2048), np.float32), [entry(0)] * 2000)
+    done = subprocess.run([sys.executable, "-c", LIMITED, tmp_path / "large"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_what_is_not_wanted_is_not_read(tmp_path, monkeypatch):
     bank = FeatureBank.create(tmp_path / "b", INFO)
     bank.append(np.random.default_rng(0).standard_normal((1000, 5)), [entry(i) for i in range(1000)])
@@ -145,6 +185,48 @@ def test_what_is_not_wanted_is_not_read(tmp_path, monkeypatch):
     bank.nearest(np.ones(5), 3, rows=[5, 420, 421])
     assert read == [(0, 100), (400, 500)]
     bank.close()
+
+
+class FlatIndex:
+    """What is used of faiss: an index that adds and searches, in single precision, in any order of ties."""
+
+    def __init__(self, dims, product):
+        self.dims, self.product = dims, product
+
+    def add(self, vectors):
+        assert vectors.dtype == np.float32
+        assert vectors.shape[1] == self.dims
+        self.vectors = vectors
+
+    def search(self, queries, k):
+        assert queries.dtype == np.float32
+        assert queries.flags.c_contiguous
+        about = queries @ self.vectors.T
+        if not self.product:
+            about = (self.vectors**2).sum(1) - 2 * about + (queries**2).sum(1)[:, None]
+        order = np.argsort(-about if self.product else about, axis=1)[:, ::-1][:, -k:][:, ::-1]
+        return np.take_along_axis(about, order, 1), order
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_candidates_of_an_index_like_that_of_faiss_are_measured_again(bank, metric, monkeypatch):
+    """faiss is not installed everywhere; this stands for its two calls."""
+    stand_in = types.SimpleNamespace(
+        IndexFlatL2=lambda dims: FlatIndex(dims, False), IndexFlatIP=lambda dims: FlatIndex(dims, True)
+    )
+    monkeypatch.setitem(sys.modules, "faiss", stand_in)
+    installed.cache_clear()
+    try:
+        queries = bank.vectors([7, 400, 520, 3, 139])
+        found = bank.nearest(queries, 45, metric=metric, by="faiss")
+        some = bank.nearest(queries, 5, metric=metric, by="faiss", exclude_groups="slide 2")
+    finally:
+        monkeypatch.undo()
+        installed.cache_clear()
+    np.testing.assert_array_equal(found.rows, brute(bank.vectors(), queries, 45, metric)[0])
+    among = [i for i in range(600) if i % 4 != 2]
+    np.testing.assert_array_equal(some.rows, brute(bank.vectors(), queries, 5, metric, among)[0])
+    assert some.excluded == ("slide 2",)
 
 
 def test_faiss_is_asked_for_only_where_it_is(bank):

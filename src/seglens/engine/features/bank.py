@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 DATABASE, VECTORS = "bank.sqlite", "vectors.zarr"
 CHUNK = 2**20  # bytes of one chunk of vectors
+MOST = 1e15  # squares of larger numbers do not add up in single precision
 MEMORY = 2**30  # bytes that embeddings may take in memory between two searches
 
 
@@ -99,6 +100,14 @@ class FeatureBank:
         self.table.close()
         self._index = None
 
+    def __enter__(self) -> FeatureBank:
+        """Use it in a ``with`` block."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        self.close()
+
     def __len__(self) -> int:
         """Number of embeddings, N."""
         return len(self.table)
@@ -143,7 +152,7 @@ class FeatureBank:
         given = np.asarray(vectors, np.float32)
         with np.errstate(over="ignore"):
             kept = given.astype(self.info.precision)
-        if not np.isfinite(kept).all():
+        if not (np.isfinite(kept).all() and (np.abs(given) <= MOST).all()):
             raise BadParameter(
                 f"An embedding of layer {self.info.layer} has values up to {np.abs(given).max():g}, "
                 f"which {self.info.precision} cannot hold.",
@@ -258,10 +267,13 @@ class FeatureBank:
         return nearest(self, queries, k, metric=metric, rows=rows, exclude_groups=exclude_groups, by=by)
 
     def index(self) -> Index | None:
-        """All embeddings in memory, kept for the next search; ``None`` if they take more than ``memory``."""
+        """All embeddings in memory, kept for the next search; ``None`` if they do not fit into ``memory``."""
         from seglens.engine.features.index import Index
 
-        self._index = Index.of(self, self._index, self.memory)
+        try:
+            self._index = Index.of(self, self._index, self.memory)
+        except MemoryError:
+            self._index = None
         return self._index
 
     def read(self, start: int, stop: int) -> NDArray[Any]:

@@ -30,7 +30,9 @@ def group_of(source: str, rule: str, *, strict: bool = True) -> str | None:
     Raises:
         BadParameter: the expression is none, or does not fit.
     """
-    path = source if source.startswith(SAMPLE) else Path(source).expanduser().absolute().as_posix()
+    path = source
+    if not source.startswith(SAMPLE) and (Path(source).name != source or Path(source).exists()):
+        path = Path(source).expanduser().absolute().as_posix()
     parts = path.split("/")
     if rule == "file":
         return "/".join(parts[-2:])

@@ -82,7 +82,7 @@ def sums_over(activation: Tensor, regions: NDArray[Any], count: int, padded: Siz
     ones = np.ones(len(cell))
     weights = sparse.csr_array((ones, (regions[at] - 1, column)), shape=(count, len(used)))
     values = activation[0].flatten(1)[:, torch.from_numpy(used).to(activation.device)].T
-    return np.asarray(weights @ values.double().cpu().numpy())
+    return np.asarray(weights @ values.cpu().double().numpy())
 
 
 def feature_layer(model: SegmentationModel) -> str:

@@ -191,7 +191,7 @@ def _allowed(
     bank: FeatureBank, rows: Sequence[int] | NDArray[Any] | None, groups: Iterable[str]
 ) -> tuple[NDArray[np.bool_] | None, tuple[str, ...], int]:
     """Which rows may be answered (N,) or ``None`` for all; which groups were left out, and how many rows."""
-    known = bank.table.groups()
+    known, groups = bank.table.groups(), [groups] if isinstance(groups, str) else groups
     excluded = tuple(g for g in dict.fromkeys(groups) if g in known)
     if rows is None and not excluded:
         return None, (), 0
