@@ -274,6 +274,8 @@ def test_with_the_term_both_hidden_sub_types_have_a_prototype(monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parents[2])
     from benchmarks.prototypes import planted
 
-    rates = {weight: sum(planted(seed, weight).covered == {1, 2} for seed in range(5)) for weight in (0.0, 0.25)}
+    rates = {
+        weight: sum(planted(seed, weight, steps=160).covered == {1, 2} for seed in range(5)) for weight in (0.0, 0.25)
+    }
     assert rates[0.25] >= 4
     assert rates[0.25] > rates[0.0] + 1

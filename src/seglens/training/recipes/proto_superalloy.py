@@ -23,7 +23,7 @@ RECIPE = Recipe(
         "in_channels": 1,
         "out_channels": 3,
         "features": [8, 16, 32, 64],
-        "level": 0,
+        "level": 1,
         "width": 32,
         "per_class": 5,
     },
