@@ -353,6 +353,18 @@ def test_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Did you mean" in call("train", "nuclei-fluorescense", "data", "--out", tmp_path / "m").stderr
 
 
+def test_ctrl_c_in_a_training_tells_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("seglens.training.train", interrupted)
+    words = ("train", "shortcut-synthetic", "--out", tmp_path / "out")
+    assert "--resume" not in call(*words).stderr
+    (tmp_path / "out" / "checkpoint").mkdir(parents=True)
+    result = call(*words)
+    assert (result.exit_code, "--resume" in result.stderr) == (130, True)
+
+
 def test_the_bar_follows_the_work() -> None:
     bar = _Bar()
     for text, total in (("tiles", 3), ("windows", 5)):

@@ -219,7 +219,9 @@ class _Bar:
             from tqdm import tqdm
 
             self.close()
-            self._bar, self._what = tqdm(total=total, desc=text, leave=False, file=sys.stderr), (text, total)
+            # what was done before this bar tells nothing of its speed
+            self._bar = tqdm(total=total, initial=done, desc=text, leave=False, file=sys.stderr)
+            self._what = (text, total)
         self._bar.update(done - self._bar.n)
 
     def close(self) -> None:
