@@ -60,6 +60,10 @@ def test_an_image_that_fails_is_told_and_the_rest_is_there(images: Path, tmp_pat
     assert len(bank.images()) == 2
     assert {e.predicted for e in bank.entries(range(len(bank)))} == {"infected"}
     bank.close()
+    imwrite(images / "patient_1" / "broken.tif", open_image("sample:shortcut").read("YX")[40:140, 40:140])
+    again = call(images, tmp_path / "b", "--kind", "pixel", "--per-image", "30", "--class", "infected")
+    assert again.exit_code == 0, again.output
+    assert "of 3 images" in again.output
 
 
 @pytest.mark.parametrize(

@@ -194,7 +194,11 @@ class Table:
         with self.writing() as db:
             number = self.image(db, fingerprint, name, source, group)
             db.execute("UPDATE images SET finished = 1 WHERE id = ?", (number,))
-            db.execute("DELETE FROM failures WHERE source = ? AND name = ?", (source, name))
+
+    def forget_failures(self) -> None:
+        """A new build tries everything again."""
+        with self.writing() as db:
+            db.execute("DELETE FROM failures")
 
     def fail(self, failure: Failure) -> None:
         """Note an image that could not be embedded."""

@@ -220,7 +220,7 @@ class FeatureBank:
         return self.table.images()
 
     def failures(self) -> list[Failure]:
-        """Images that could not be embedded, and why."""
+        """Images that the last build could not embed, and why."""
         return self.table.failures()
 
     def groups(self) -> tuple[str, ...]:

@@ -109,6 +109,7 @@ class _Build:
         """
         table, failed = self.bank.table, list[SegLensError]()
         table.drop_unfinished()
+        table.forget_failures()
         done = {row.fingerprint: row.name for row in self.bank.images()}
         for place, (source, group) in enumerate(zip(sources, groups, strict=True)):
             self.run.progress(place, len(sources), "images")
