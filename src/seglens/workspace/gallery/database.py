@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -62,32 +63,34 @@ class Database:
 
     Args:
         folder: of the gallery; it is there.
-        new: make the file.
+        about: make a new file that is about this; by default it is there.
 
     Raises:
         ImageMismatch: no gallery, a broken one, or one of a newer SegLens.
         BadParameter: it cannot be read or written.
     """
 
-    def __init__(self, folder: Path, *, new: bool = False) -> None:
+    def __init__(self, folder: Path, *, about: Mapping[str, Any] | None = None) -> None:
         """Open the file, and bring it to this version if it is older."""
         self.file = folder / FILE
         self._connections: dict[int, sqlite3.Connection] = {}
         self._closed = False
         # without "c" a gallery whose folder is gone is an error, and not an empty file
-        self._address = f"{self.file.absolute().as_uri()}?mode={'rwc' if new else 'rw'}"
+        self._address = f"{self.file.absolute().as_uri()}?mode={'rw' if about is None else 'rwc'}"
         self._lock = threading.Lock()
-        if not new and not self.file.is_file():
+        if about is None and not self.file.is_file():
             raise ImageMismatch(
                 f"{folder} holds no gallery (no {FILE}).", fix="Give a folder that `seglens gallery make` wrote."
             )
-        if new:
-            with self.writing() as db:
-                for statement in statements(SCHEMA):
-                    db.execute(statement)
-                db.execute(f"PRAGMA user_version = {VERSION}")
-        else:
+        if about is None:
             self._migrate()
+            return
+        with self.writing() as db:
+            for statement in statements(SCHEMA):
+                db.execute(statement)
+            rows = ((key, json.dumps(value)) for key, value in about.items())
+            db.executemany("INSERT INTO about (key, value) VALUES (?, ?)", rows)
+            db.execute(f"PRAGMA user_version = {VERSION}")
 
     def close(self) -> None:
         """Close the connections of all threads; closing twice is no fault."""

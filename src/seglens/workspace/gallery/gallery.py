@@ -68,13 +68,11 @@ class Gallery(Looking):
             raise BadParameter(
                 f"The folder {path} cannot be made: {error.strerror}.", fix="Choose a folder that you may write to."
             ) from error
-        database = Database(path, new=True)
         title = title or path.name.removesuffix(".gallery")
-        about = Info(title, tuple(classes), axes, model, model_source, model_sha256, layer, bank, group, journal.now())
-        with database.writing() as db:
-            rows = ((key, json.dumps(value)) for key, value in asdict(about).items())
-            db.executemany("INSERT INTO about (key, value) VALUES (?, ?)", rows)
-        return cls(database, person or _person())
+        about = Info(
+            title, tuple(classes), axes, model, model_source, model_sha256, layer, bank, group, journal.now()
+        )  # fmt: skip
+        return cls(Database(path, about=asdict(about)), person or _person())
 
     @classmethod
     def open(cls, folder: str | Path, *, person: str | None = None) -> Gallery:
