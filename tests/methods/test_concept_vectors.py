@@ -47,6 +47,7 @@ def test_what_drives_the_target_is_significant_and_what_does_not_is_greyed(plant
     assert answer.figures[0].series["greyed"] == [True, True]
     assert answer.layers[0].name == "chosen rows (not significant)"
     assert "none" in answer.text
+    assert "All have the same sensitivity" in answer.text  # the head is linear
     assert asked(model, bank, rows=rows_of(first)).figures[0].series["greyed"] == [False, True]
 
 

@@ -75,7 +75,7 @@ def test_an_object_of_the_bank_is_its_own_nearest_example(built, metric):
     assert first["image"] == "attributes 0"
     assert first["box"] == "Y 3:9, X 3:9"
     assert first["itself"] is True
-    assert "its own nearest example" in answer.text
+    assert "its own nearest example; it has no vote" in answer.text
 
 
 def test_leaving_its_group_out_removes_it_and_says_so(built):
@@ -143,7 +143,7 @@ def test_the_class_of_an_example_is_that_of_its_mask(tmp_path):
     plain = int(np.flatnonzero(~with_1)[0]) + 1
     answer = explain("nearest-examples", image, model, Target("plain", Painted(numbers == plain)), bank=bank)
     # every mask says marked: so all that is near is of another class than the one that was drawn
-    assert answer.text.startswith("Of the 5 nearest examples: 5 marked (vote entropy 0.00 bit)")
+    assert answer.text.startswith("Of the 4 nearest other examples: 4 marked (vote entropy 0.00 bit)")
     assert [r["row"] for r in answer.tables[1].rows()] == [
         r["row"] for r in explain(
             "nearest-examples", image, model, Target("plain", Painted(numbers == plain)), bank=bank, k=6

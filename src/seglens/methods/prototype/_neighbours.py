@@ -144,15 +144,17 @@ class Told:
 
     def text(self) -> str:
         """The votes, the margin to another class, and what was left out."""
-        votes = [class_of(e) for e in self.entries]
+        own = self._itself(self.near)
+        votes = [class_of(e) for e, itself in zip(self.entries, own, strict=True) if not itself]
         counts = {v: votes.count(v) for v in sorted(dict.fromkeys(votes), key=votes.count, reverse=True)}
-        told = ", ".join(f"{n} {name}" for name, n in counts.items())
-        text = f"Of the {len(votes)} nearest examples: {told} (vote entropy {vote_entropy(votes):.2f} bit). "
+        told = ", ".join(f"{n} {name}" for name, n in counts.items()) or "none"
+        other = "other " if any(own) else ""
+        text = f"Of the {len(votes)} nearest {other}examples: {told} (vote entropy {vote_entropy(votes):.2f} bit). "
         text += f"The nearest is {self.near.distances[0, 0]:.3g} away"
         rows = self.contrast.rows[0] >= 0
         text += f", the nearest of another class {self.contrast.distances[0, 0]:.3g}. " if rows.any() else ". "
-        if any(self._itself(self.near)):
-            text += "The asked region is in the bank, and is its own nearest example. "
+        if any(own):
+            text += "The asked region is in the bank, and is its own nearest example; it has no vote. "
         if self.near.excluded:
             groups = ", ".join(self.near.excluded[:5]) + (", …" if len(self.near.excluded) > 5 else "")
             text += f"Left out: {self.near.left_out} entries of {groups}."

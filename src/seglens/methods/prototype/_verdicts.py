@@ -48,6 +48,13 @@ class Tested:
         """All of them."""
         return [c for source in self.sources for c in source.concepts]
 
+    @property
+    def alike(self) -> bool:
+        """Whether the target follows the layer in the same way in every example."""
+        gradients = np.array([e.gradient for e in self.examples])
+        size = float(np.abs(gradients).max())
+        return bool(size > 0 and (np.abs(gradients - gradients[0]) < 1e-3 * size).all())
+
     def layers(self, layer: str) -> tuple[Layer, ...]:
         """On which side of each concept's classifier every pixel lies; significant concepts first."""
         activation = self.case.activation(layer)
@@ -109,6 +116,8 @@ class Tested:
         start = f"{len(self.told)} concepts at layer {layer}, {len(self.examples)} examples of {target.name}. "
         if len(self.examples) < 3:
             start += "With so few examples a score is little more than the sign of one sensitivity. "
+        elif self.alike:
+            start += "All have the same sensitivity (the network is linear from there on): build the bank deeper. "
         return start + (f"It follows {told}." if yes else "It follows none of them more than chance directions.")
 
     def _typical(self) -> Table:
