@@ -234,6 +234,17 @@ def test_grey_values_of_any_kind_make_a_crop():
     assert np.ptp(crop) > 200
 
 
+def test_a_volume_shows_the_plane_of_the_place():
+    model, image = tiny(dims=3), small_image(dims=3, side=60)
+    taken = PrototypeView(model, image, Run()).taken((5, 20, 9), "cell")
+    (_, (top, bottom), (left, right)) = taken.record["box"]
+    assert taken.record["crop"].shape == (bottom - top, right - left)
+    pixels = image.read("CZYX")[0, 5, top:bottom, left:right]
+    assert np.corrcoef(taken.record["crop"].ravel(), pixels.ravel())[0, 1] > 0.99
+    again = PrototypeView(edited(model, PrototypeEdit(added=(taken,))), image, Run())
+    assert float(again.similarities[4].max()) == pytest.approx(math.log(1e4), abs=1e-3)
+
+
 def test_networks_that_cannot_be_are_refused():
     for wrong in ({"width": 0}, {"per_class": 0}, {"owners": [0, 2]}, {"owners": [-1]}, {"level": 2}):
         with pytest.raises(BadParameter):
