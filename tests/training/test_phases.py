@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from seglens.core.errors import BadParameter, Cancelled, ModelMismatch, UnknownName
 from seglens.core.run import Run
+from seglens.models.loaders import load_model
 from seglens.models.spec import ClassSpec, ModelSpec, Normalisation
 from seglens.training import Phase, Recipe, train
 from seglens.training.data import Sample
@@ -118,6 +119,17 @@ def test_a_training_killed_between_epochs_goes_on(data: Path, whole: Path, tmp_p
         train(TOLD, data, out, run=Run(seed=1, on_progress=kill))
     (out / "checkpoint" / "state.pt.new").write_bytes(b"half")
     assert weights(train(TOLD, data, out, run=Run(seed=1), resume=True)) == weights(whole)
+
+
+def test_cancelled_while_it_is_scored_nothing_has_to_be_trained_again(data: Path, whole: Path, tmp_path: Path) -> None:
+    out, run = tmp_path / "out", Run(seed=1)
+    run.on_progress = lambda done, total, text: run.cancel() if "scoring" in text else None
+    with pytest.raises(Cancelled):
+        train(TOLD, data, out, run=run)
+    texts: list[str] = []
+    train(TOLD, data, out, run=Run(seed=1, on_progress=lambda done, total, text: texts.append(text)), resume=True)
+    assert not any("epoch" in text for text in texts)
+    assert weights(out) == weights(whole)
 
 
 def test_only_the_same_training_can_be_resumed(data: Path, tmp_path: Path) -> None:
@@ -233,6 +245,16 @@ def test_a_schedule_by_each_name_trains(data: Path, tmp_path: Path) -> None:
     plan = tuple(Phase(name, 1, 1e-3, schedule=name) for name in ("cosine", "polynomial", "constant"))
     out = train(replace(TINY, phases=plan), data, tmp_path / "out", run=Run())
     assert len(json.loads((out / "training.json").read_text())["phases"]) == 3
+
+
+def test_a_network_of_monai_that_sees_everything_gets_tiles_of_its_crops(data: Path, tmp_path: Path) -> None:
+    """Instance norm reaches over the whole image."""
+    arguments = {"spatial_dims": 2, "in_channels": 1, "out_channels": 2, "features": [4, 4, 4, 4, 4, 4]}
+    recipe = replace(TINY, spec=SPEC.with_(divisor=16), network="monai:BasicUNet", arguments=arguments, phases=())
+    out = train(recipe, data, tmp_path / "out", run=Run(), epochs=1)
+    spec = load_model(out).spec
+    assert (spec.reach, spec.tile, spec.divisor) == (None, (32, 32), 16)
+    assert "Every pixel may influence the whole image" in (out / "CARD.md").read_text()
 
 
 def test_a_task_is_found_by_its_path() -> None:

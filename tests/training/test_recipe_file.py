@@ -65,6 +65,8 @@ def test_a_recipe_from_a_file_trains_and_leaves_a_card(tmp_path: Path) -> None:
             assert f"{record['test'][measure][statistic]:.4f}" in card
     assert all(name in card for name in record["test"]["worst"])
     assert load_model(out).spec.licence == "MIT"
+    plain = train(written(tmp_path), data, tmp_path / "plain", run=Run(), epochs=2)
+    assert "as its recipe has it: CC0. Make sure that it fits" in (plain / "CARD.md").read_text()
 
 
 def test_network_arguments_follow_from_the_classes(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def write_card(
         f"{spec.description} Classes: {', '.join(c.name for c in spec.classes)}.".strip(),
         "## Data",
         *_data(record, recipe, None if recipe.synthetic else data),
-        f"Licence of the model: {spec.licence or 'not stated; state one before you pass the model on'}.",
+        _licence(spec.licence, record),
         "## Training",
         *_training(record, recipe, network),
         *([said] if said else []),
@@ -52,6 +52,15 @@ def write_card(
         _limits(spec, record, recipe),
     ]
     (folder / CARD).write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def _licence(licence: str, record: Mapping[str, Any]) -> str:
+    """A licence that comes with the recipe was written for other images than a person's own."""
+    if not licence:
+        return "Licence of the model: not stated. State one before you pass the model on."
+    if "--licence" in record["command"] or record["synthetic"]:
+        return f"Licence of the model: {licence}."
+    return f"Licence of the model, as its recipe has it: {licence}. Make sure that it fits these images."
 
 
 def _data(record: Mapping[str, Any], recipe: Recipe, data: Path | None) -> list[str]:

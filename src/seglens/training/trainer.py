@@ -219,7 +219,7 @@ def _fit(
 ) -> None:
     """Train phase by phase, and leave the weights of the last one in the network, in eval mode."""
     crops = Crops(shares["train"], order.recipe, run)
-    whole = Whole(shares["validation"], order.recipe, _divisor(network))
+    whole = Whole(shares["validation"], order.recipe, _divisor(network, order.recipe))
     task.told = standing.told()
     while standing.phase < len(order.plan):
         phase = order.plan[standing.phase]
@@ -274,8 +274,8 @@ def _fit_phase(
             trainer.fit(learner, *loaders)
 
 
-def _divisor(network: nn.Module) -> int:
-    return int(getattr(network, "divisor", 1))
+def _divisor(network: nn.Module, recipe: Recipe) -> int:
+    return int(getattr(network, "divisor", recipe.spec.divisor))
 
 
 def _device() -> str:
@@ -316,7 +316,7 @@ def _finished_spec(network: nn.Module, recipe: Recipe, run: Run) -> ModelSpec:
 
     A network that sees everything at once (attention, global pooling) gets tiles of the size of its crops.
     """
-    divisor = _divisor(network)
+    divisor = _divisor(network, recipe)
     spec = recipe.spec.with_(divisor=divisor)
     everything = getattr(network, "sees_everything", False)
     reach = None if everything else measure_reach(SegmentationModel(network, spec))
