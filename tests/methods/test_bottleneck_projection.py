@@ -106,14 +106,16 @@ def test_objects_of_the_image_get_the_iou_of_their_like(built):
 
 
 def test_figures_are_the_points_and_the_plane(built):
-    scatter, plane = ask(built).figures
-    assert (scatter.kind, plane.kind) == ("scatter", "map")
+    scatter, plane, smooth, count = ask(built).figures
+    assert [f.kind for f in (scatter, plane, smooth, count)] == ["scatter", "map", "map", "map"]
     assert set(scatter.series) == {"cluster 1", "cluster 2", "cluster 3", "cluster 4", "this image"}
     assert all(len(y) == len(scatter.x) == 512 + 16 for y in scatter.series.values())
     told = np.array([[np.nan if v is None else v for v in y] for y in scatter.series.values()], float)
     assert (np.isfinite(told).sum(0) == 1).all()
     levels = np.array([[np.nan if v is None else v for v in row] for row in plane.series.values()], float)
     assert levels.shape == (24, 24)
+    assert not any(v is None for row in smooth.series.values() for v in row)
+    assert sum(v or 0 for row in count.series.values() for v in row) == 512
     assert np.nanmin(levels) < 0.3
     assert np.nanmax(levels) > 0.9
 

@@ -101,7 +101,7 @@ def test_classes_and_groups_limit_the_choice(tmp_path):
     with pytest.raises(BadParameter, match="No group of the bank fits"):
         ask(model, bank, groups="slide 9")
     few = planted_bank(tmp_path / "few", model, vectors[:3], predicted=["cell", "background", "background"])
-    with pytest.raises(MissingNeed, match="1 entries predicted as cell"):
+    with pytest.raises(MissingNeed, match="has 1 entry predicted as cell"):
         ask(model, few)
 
 

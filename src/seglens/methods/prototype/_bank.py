@@ -31,6 +31,10 @@ class BankMethod(Method):
         """Raise ModelMismatch if the bank is of another model, MissingNeed if it is empty."""
         case.layer(bank_of(case).info.layer)
 
+    def passes(self, case: Case) -> tuple[float, int]:
+        """One: the bank is there already."""
+        return 1.0, 1
+
 
 def bank_of(case: Case) -> FeatureBank:
     """The case's bank.
@@ -120,3 +124,8 @@ def fitting(bank: FeatureBank, pattern: str) -> tuple[str, ...]:
 def _place(entry: Entry, axes: str) -> str:
     at = {**entry.select, **dict(zip(axes, entry.position, strict=True))}
     return ", ".join(f"{axis} {value}" for axis, value in at.items())
+
+
+def counted(number: int, what: str) -> str:
+    """``1 example``, ``2 examples``."""
+    return f"{number} {what}{'' if number == 1 else 's'}"

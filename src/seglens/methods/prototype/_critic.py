@@ -132,9 +132,9 @@ def chosen_rows(case: Case, name: str | None, pattern: str | None, most: int) ->
         inside = [bank.rows(group=group) for group in fitting(bank, pattern)]
         rows = np.intersect1d(rows, np.concatenate(inside))
     if len(rows) < 2:
-        what = "entries" if name is None else f"entries predicted as {name}"
+        what = ("1 entry" if len(rows) == 1 else f"{len(rows)} entries") + (f" predicted as {name}" if name else "")
         raise MissingNeed(
-            f"The bank has {len(rows)} {what} to choose among.",
+            f"The bank has {what} to choose among; 2 are the least.",
             fix="Ask another class, leave the groups free, or use --of all.",
         )
     if len(rows) > most:

@@ -13,7 +13,7 @@ from seglens.core.errors import MissingNeed
 from seglens.core.explanation import Figure, Table
 from seglens.engine.case import Case
 from seglens.engine.features import Entry, FeatureBank, Neighbours
-from seglens.methods.prototype._bank import Seen, fitting, provenance
+from seglens.methods.prototype._bank import Seen, counted, fitting, provenance
 
 SAME = 1e-3  # distance below which an entry at the same place is the asked region itself
 
@@ -149,7 +149,8 @@ class Told:
         counts = {v: votes.count(v) for v in sorted(dict.fromkeys(votes), key=votes.count, reverse=True)}
         told = ", ".join(f"{n} {name}" for name, n in counts.items()) or "none"
         other = "other " if any(own) else ""
-        text = f"Of the {len(votes)} nearest {other}examples: {told} (vote entropy {vote_entropy(votes):.2f} bit). "
+        text = f"Of the {counted(len(votes), f'nearest {other}example')}: {told} "
+        text += f"(vote entropy {vote_entropy(votes):.2f} bit). "
         text += f"The nearest is {self.near.distances[0, 0]:.3g} away"
         rows = self.contrast.rows[0] >= 0
         text += f", the nearest of another class {self.contrast.distances[0, 0]:.3g}. " if rows.any() else ". "

@@ -93,10 +93,12 @@ class Points:
         plane = (Figure("projection", "scatter", x, series, *shares[:2]),)
         if found.plane is None:
             return plane
-        middles = found.plane.middles
-        levels = {f"{y:.4g}": [None if np.isnan(v) else float(v) for v in row]
-                  for y, row in zip(middles[1], found.plane.mean, strict=True)}  # fmt: skip
-        return (*plane, Figure("IoU over the plane", "map", [float(v) for v in middles[0]], levels, *shares[:2]))
+        return (
+            *plane,
+            self._plane("IoU over the plane", found.plane.mean, shares),
+            self._plane("IoU over the plane, of the nearest entries", found.plane.smooth, shares),
+            self._plane("entries over the plane", np.where(found.plane.count, found.plane.count, np.nan), shares),
+        )
 
     def text(self) -> str:
         """How many points, how much of them is seen, and which cluster is worst."""
@@ -116,6 +118,12 @@ class Points:
             return text + "No IoU is known: build the bank with masks to see where the mask fails."
         worst = min(known, key=lambda c: means[c] or 0.0)
         return text + f"The lowest mean IoU is that of {_title(worst)}: {means[worst]:.2f}."
+
+    def _plane(self, name: str, values: NDArray[np.float64], shares: list[str]) -> Figure:
+        """A map over the plane; bins without a value are gaps."""
+        x, y = self.found.plane.middles if self.found.plane else (np.zeros(0), np.zeros(0))
+        rows = {f"{v:.4g}": [None if np.isnan(c) else float(c) for c in row] for v, row in zip(y, values, strict=True)}
+        return Figure(name, "map", [float(v) for v in x], rows, *shares[:2])
 
     def _iou(self, inside: NDArray[np.bool_]) -> float | None:
         known = self.found.iou[inside & np.isfinite(self.found.iou)]
