@@ -131,7 +131,7 @@ def learned(by: dict[str, int], steps: int, seed: int = 0) -> tuple[Segmentation
             loss.backward()
             optimiser.step()
             schedule.step()
-    told = task.after("all", net.eval(), train, Run())
+    told = task.after("training", net.eval(), train, Run())
     return SegmentationModel(net, recipe.spec), told
 
 

@@ -171,7 +171,8 @@ def test_from_a_folder_of_masks_to_a_model_folder_that_tells_its_annotators(tmp_
             tifffile.imwrite(
                 data / folder / f"{sample.name}.tif", array.astype(np.float32 if folder == "images" else np.uint8)
             )
-    recipe = recipe_for(crop=32, batch=2, steps=2, phases=(Phase("experts", 1, 1e-2),))
+    phases = (Phase("together", 1, 1e-2), Phase("experts", 1, 1e-2, only=("head",), select_best=False))
+    recipe = recipe_for(crop=32, batch=2, steps=2, phases=phases)
     out = train(recipe, data, tmp_path / "model", run=Run())
     model = seglens.load_model(out)
     head = check_annotators(model)

@@ -81,7 +81,9 @@ class AnnotatorTask(Task):
         return torch.stack([*terms]).mean() + own if terms else own
 
     def after(self, phase: str, network: nn.Module, samples: Sequence[Sample], run: Run) -> dict[str, Any]:
-        """Prototypes become the nearest pixels of training images, and what was learned is told."""
+        """Behind the last phase prototypes become the nearest pixels of training images; what was learned is told."""
+        if phase != self.recipe.plan()[-1].name:
+            return {}
         net = _network(network)
         moved = push(net, samples, self.recipe, run)
         sizes = {who: round(n, 4) for who, n in zip(net.head.names, net.head.sizes().tolist(), strict=True)}

@@ -22,7 +22,9 @@ RECIPE = Recipe(
     crop=256,
     batch=4,
     steps=40,
-    phases=(Phase("experts", 20, 3e-3),),
+    # What the experts agree on comes first; then only kernels and prototypes learn. Validation knows the agreed mask
+    # alone, so it cannot say which epoch tells experts apart best.
+    phases=(Phase("together", 20, 3e-3), Phase("experts", 5, 2e-2, only=("head",), select_best=False)),
     task="seglens.training.annotators.AnnotatorTask",
     options={"pull": 0.1, "diversity": 0.1, "kernels": 1e-3, "annotators": "*_Amira"},
 )
