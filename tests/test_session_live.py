@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from hand import wrap
+from seglens.core.catalogue import METHODS
 from seglens.core.errors import BadParameter, Cancelled, MissingNeed, NoSuchRegion
 from seglens.core.image import Image
 from seglens.core.run import Run
@@ -64,6 +65,22 @@ def test_only_the_first_question_sees_the_whole_image(method, monkeypatch):
     assert all(max(shape) < 60 for shape in seen)
     assert answer.record.engine["crop"]
     assert answer.record.cost["backwards"] == 1
+
+
+@pytest.mark.parametrize("method", QUICK)
+def test_nor_does_the_first_once_it_was_told_what_will_be_asked(method, monkeypatch):
+    image, model = picture(), network()
+    live, recipe = LiveQuestion(image, model), METHODS[method]()
+    live.warm(method=recipe)
+    seen = []
+    logits = type(model).logits
+    monkeypatch.setattr(type(model), "logits", lambda self, x: seen.append(tuple(x.shape[2:])) or logits(self, x))
+    answer = live.explain(recipe, Target(None, Point((40, 50))))
+    assert seen
+    assert all(max(shape) < 60 for shape in seen)
+    np.testing.assert_allclose(
+        answer.map.data, explain(recipe, image, model, Target(None, Point((40, 50)))).map.data, atol=1e-6
+    )
 
 
 def test_a_changed_image_is_noticed():

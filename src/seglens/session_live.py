@@ -17,6 +17,7 @@ from seglens.core.method import Method
 from seglens.core.run import Run
 from seglens.core.target import Point, Target
 from seglens.engine.artefacts import prepared
+from seglens.engine.channels import LayerMethod
 from seglens.engine.features import FeatureBank
 from seglens.engine.reach import find_reach
 from seglens.engine.record import record
@@ -46,14 +47,22 @@ class LiveQuestion:
         self._labels: NDArray[np.uint8] | None = None
         self._mark = ""
 
-    def warm(self, run: Run | None = None) -> None:
+    def warm(self, run: Run | None = None, method: Method | None = None) -> None:
         """Do now what the first question would have to wait for.
+
+        Args:
+            run: progress, cancel.
+            method: what will be asked; if it looks at a layer, so do we, once for the whole image.
 
         Raises:
             SegLensError: as :func:`seglens.session.explain`.
         """
+        run = run or Run()
         with quiet(self.model.module):
-            self._stand(run or Run())
+            standing = self._stand(run)
+            if isinstance(method, LayerMethod) and self.model.layered:
+                standing = standing.turned(standing.target, run)
+                standing.clean_at([standing.layer(method.layer)])
 
     def explain(
         self,

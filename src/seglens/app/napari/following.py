@@ -58,10 +58,11 @@ class Follower(QObject):
         """Send the image through the network before the first click."""
         if self._job is None and asking.why_not(self._session, "explain") in ("", words.PICK_SPOT):
             try:
-                view = asking.explained(self._session)
+                view, method = asking.explained(self._session), asking.configured(self._session)
             except SegLensError:
                 return
-            self._start(Job(words.WARMING, jobs.alone(self._actions.lock, partial(work.warm, live=self._of(view)))))
+            call = partial(work.warm, live=self._of(view), method=method)
+            self._start(Job(words.WARMING, jobs.alone(self._actions.lock, call)))
 
     def point(self, *, held: bool) -> None:
         """The person pointed somewhere.

@@ -156,13 +156,13 @@ class Live:
         return self._question
 
 
-def warm(run: Run, emit: Emit, *, live: Live) -> None:
-    """Send the image through the network, so that the first question does not wait for it.
+def warm(run: Run, emit: Emit, *, live: Live, method: Method) -> None:
+    """Send the image through the network, so that the first question to the method does not wait for it.
 
     Raises:
         SegLensError: what the engine says.
     """
-    live.question().warm(run)
+    live.question().warm(run, method)
 
 
 def ask_live(
