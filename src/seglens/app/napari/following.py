@@ -102,8 +102,9 @@ class Follower(QObject):
             self._session.say(error.what, error.fix, "warning")
             return
         live = self._of(asking.View(plan.layer, plan.frame, plan.image))
-        asked = {"method": plan.method, "target": plan.target, "annotation": plan.annotation, "bank": plan.bank}
-        call = partial(work.ask_live, live=live, **asked)
+        call = partial(
+            work.ask_live, live=live, method=plan.method, target=plan.target, annotation=plan.annotation, bank=plan.bank
+        )
         job = Job(plan.title, jobs.alone(self._actions.lock, call))
         began = time.monotonic()
         job.returned.connect(lambda came: self._came(plan, began, *came))
