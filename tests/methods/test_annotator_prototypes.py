@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from annotating import ConstantAnnotators, PlantedAnnotators
 from hand import Context, cell_target, context_image, wrap
@@ -48,6 +49,11 @@ def test_the_tables_tell_who_draws_how_much_and_why():
     assert distances == sorted(distances)
     assert f"{int(cell.sum())} of them in the region" in answer.text
     assert "the mask of bold is most like what bold drew" in answer.text
+    assert "Nobody stands out" not in answer.text
+    unsure = PlantedAnnotators()
+    with torch.no_grad():
+        unsure.head.bank[:] = unsure.head.bank.mean(0)
+    assert "Nobody stands out" in ask(module=unsure)[0].text
 
 
 def test_where_all_agree_nobody_is_named():

@@ -14,6 +14,7 @@ from seglens.engine.case import Case
 
 MOST = 12  # annotators that have a mask of their own
 WHY = 20  # prototypes in the table
+CLEAR = 1.5  # times the share by chance from which somebody stands out
 
 
 def masks(case: Case, opinions: Opinions) -> list[Layer]:
@@ -96,8 +97,9 @@ def spoken(case: Case, opinions: Opinions, at: Tensor, shares: Tensor, drawn: st
         return text + f" In the region of {name} all draw the same, so nothing tells one from another there."
     mean = shares[:, inside].mean(1)
     first = int(mean.argmax())
+    clear = "" if float(mean[first]) >= CLEAR / len(mean) else " Nobody stands out."
     return text + (
         f" At the {int(inside.sum())} of them in the region, {drawn} is most like what {head.names[first]} drew in "
-        f"training (share {float(mean[first]):.2f}; by chance {1 / len(mean):.2f}). Who is told by likeness alone: "
-        "an annotator of other images than the rest is known by the images as well."
+        f"training (share {float(mean[first]):.2f}; by chance {1 / len(mean):.2f}).{clear} Who is told by likeness "
+        "alone: an annotator of other images than the rest is known by the images as well."
     )
