@@ -16,7 +16,8 @@ from bad_input import net, squares
 from prototypes import tiny
 from seglens.app.cli import main
 from seglens.app.commands.gallery import COMMANDS
-from seglens.engine.prototypes import PrototypeEdit, save_edited
+from seglens.engine.prototypes import PrototypeEdit, prototypes_of, save_edited
+from seglens.models.loaders import load_model
 from seglens.workspace.gallery import Gallery
 
 
@@ -153,6 +154,12 @@ def test_a_gallery_of_a_prototype_network(tmp_path: Path) -> None:
     np.save(tmp_path / "image.npy", np.random.default_rng(0).random((16, 16), np.float32))
     told = done("coverage", tmp_path / "p.gallery", tmp_path / "image.npy", "--model", folder, "--device", "cpu")
     assert "item" in told
+    done("drop", tmp_path / "p.gallery", 3)
+    done("relabel", tmp_path / "p.gallery", 1, "--class", "cell")
+    told = done("apply", tmp_path / "p.gallery", "--device", "cpu", "--out", tmp_path / "edited")
+    assert "1 dropped, 1 of another class" in told
+    again = prototypes_of(load_model(str(tmp_path / "edited"), device="cpu"))
+    assert [(p.number, p.label) for p in again] == [(1, "cell"), (2, "background"), (4, "cell")]
 
 
 WRONG = {
@@ -171,6 +178,11 @@ WRONG = {
     "made of nothing": (["make", "--out", "NEW"], "one of them", "--from-bank"),
     "made of no bank": (["make", "--from-bank", "NOWHERE", "--out", "NEW"], "no feature bank", "gallery bank"),
     "no prototypes": (["make", "--model", "shortcut-synthetic", "--out", "NEW"], "no prototype layer", "proto"),
+    "applied to no prototypes": (
+        ["apply", "GALLERY", "--model", "MODEL", "--trust", "--out", "NEW"],
+        "no prototype",
+        "proto",
+    ),
     "made where something is": (["make", "--from-bank", "BANK", "--out", "GALLERY"], "not empty", "--out"),
     "exported as nothing": (["export", "GALLERY"], "as what", "--html"),
     "imported to nowhere": (["import", "NOWHERE"], "where the items go", "--into"),
@@ -188,7 +200,7 @@ def test_what_is_wrong_takes_two_sentences(made: Path, gallery: Path, tmp_path: 
     places = {
         "NOWHERE": tmp_path / "nowhere", "GALLERY": gallery, "IMAGE": made / "images" / "cells 0.tif",
         "NEW": tmp_path / "new", "BANK": made / "cells.bank", "LOST": tmp_path / "lost.gallery",
-        "OTHER": "shortcut-synthetic",
+        "OTHER": "shortcut-synthetic", "MODEL": net(made),
     }  # fmt: skip
     result = call(*[places.get(word, word) for word in words])
     assert result.exit_code == 2, result.output

@@ -14,7 +14,7 @@ from seglens.core.errors import BadParameter, Cancelled, ImageMismatch
 from seglens.core.files import open_image
 from seglens.core.image import Image
 from seglens.core.run import Run
-from seglens.workspace.gallery import Gallery, contrast_of, crop_of
+from seglens.workspace.gallery import Gallery, contrast_of, crop_of, pictures
 from seglens.workspace.gallery.pictures import SIDE
 
 
@@ -79,9 +79,28 @@ def test_what_is_not_a_number_is_black_and_what_is_constant_is_no_fault() -> Non
     assert crop_of(Image(data, "YX"), ((0, 8), (0, 8))).shape == (8, 8)
 
 
-def test_large_boxes_become_small_pictures() -> None:
+class Slide:
+    """A large image that is made as it is read, and remembers the most that was read at once."""
+
+    shape, dtype = (6000, 3000), np.dtype(np.uint8)
+    most = 0
+
+    def __getitem__(self, at: tuple[slice, slice]) -> np.ndarray:
+        rows, columns = (np.arange(part.start, part.stop) for part in at)
+        self.most = max(self.most, len(rows) * len(columns))
+        return (rows[:, None] // 40 + columns[None] // 60).astype(np.uint8)
+
+
+def test_large_boxes_become_small_pictures_without_being_read_whole(monkeypatch) -> None:
     image = Image(np.broadcast_to(np.uint8(7), (4000, 2000)), "YX")
     assert crop_of(image, ((0, 4000), (0, 2000))).shape == (SIDE, SIDE // 2)
+    slide = Slide()
+    monkeypatch.setattr(pictures, "STRIP", 2**18)
+    crop = crop_of(Image(slide, "YX"), ((0, 6000), (0, 3000)), contrast=((0, 255),))
+    assert crop.shape == (SIDE, SIDE // 2)
+    assert slide.most <= 2**18
+    rows, columns = np.indices(crop.shape) * 6000 / SIDE
+    assert abs(crop.astype(int) - (rows // 40 + columns // 60)).max() <= 2
 
 
 @pytest.mark.parametrize("box", [((50, 60), (0, 5)), ((5, 5), (0, 5)), ((-3, 5), (0, 5)), ((0, 5),), ((0, 1),) * 4])

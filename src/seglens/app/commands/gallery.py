@@ -24,6 +24,7 @@ COMMANDS = {
     "coverage": ("gallery_edit", "Which share of an image each item explains."),
     "leaks": ("gallery_edit", "Which items come from an image or its group."),
     "relocate": ("gallery_edit", "Find images that moved."),
+    "apply": ("gallery_make", "Write the prototype network as its edits make it."),
     "export": ("gallery_make", "Write a page, a table or a folder."),
     "import": ("gallery_make", "Read an exported folder or a table."),
 }

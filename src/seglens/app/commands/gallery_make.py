@@ -23,6 +23,7 @@ from seglens.core.saving import check_new
 from seglens.workspace.gallery import (
     Gallery,
     add_region,
+    edit_of,
     gallery_of_bank,
     gallery_of_export,
     gallery_of_model,
@@ -112,6 +113,25 @@ def _import(source: Path, out: Path | None, into: Path | None, title: str) -> No
                 click.echo(f"Imported {one.import_(source, run)} items; the gallery has {len(one)} now.")
 
 
+def _apply(gallery: Path, out: Path, **options: Any) -> None:
+    from seglens.engine.prototypes import save_edited
+
+    check_new(out)
+    with opened(gallery) as one:
+        options["model"] = options["model"] or one.info.model_source
+        if not options["model"]:
+            raise BadParameter(f"The gallery {gallery} is of no model.", fix="Give the model (--model M).")
+        model = load(options)
+        edit, _ = edit_of(one, model)
+    folder = save_edited(model, edit, out)
+    parts = {
+        "dropped": len(edit.dropped), "merged": len(edit.merged), "of another class": len(edit.relabelled),
+        "added": len(edit.added),
+    }  # fmt: skip
+    told = ", ".join(f"{count} {word}" for word, count in parts.items() if count) or "nothing changed"
+    click.echo(f"{model.spec.name} with its prototypes edited ({told}): {folder} (use it with --model {folder})")
+
+
 def _tell(gallery: Gallery) -> None:
     counts = [(name, gallery.count(label=name)) for name in gallery.info.classes]
     told = ", ".join(f"{count} {name}" for name, count in counts if count) or "no items"
@@ -155,4 +175,9 @@ import_ = subcommand(
     "import", _import, "Read items from SOURCE: an exported folder, or a CSV table.",
     click.Argument(["source"], type=click.Path(path_type=Path)), _OUT,
     option("--into", "A gallery that is there.", type=click.Path(path_type=Path), metavar="GALLERY"), _TITLE,
+)  # fmt: skip
+apply = subcommand(
+    "apply", _apply, "Write the prototype network of a GALLERY as its edits make it: a folder for --model.", GALLERY,
+    option("--out", "New folder for the model.", type=click.Path(path_type=Path), required=True, metavar="DIR"),
+    *_model_options(required=False),
 )  # fmt: skip

@@ -14,6 +14,7 @@ from seglens.core.image import Image
 
 MARGIN = 8
 SIDE = 512  # pixels: what is larger is made smaller, a gallery is looked at in thumbnails
+STRIP = 2**22  # pixels of a large box that are read at once
 Contrast = tuple[tuple[float, float], ...] | None
 
 
@@ -94,7 +95,20 @@ def crop_of(
                 fix="Give a box inside the image, start before stop.",
             )
         parts[axis] = slice(start, stop)
-    return shrunk(_shown(view.read("CYX", **parts), limits), side)
+    return shrunk(_read(view, parts, limits, side), side)
+
+
+def _read(view: Image, parts: Mapping[str, slice], limits: Contrast, side: int) -> NDArray[np.uint8]:
+    """The picture of a box; a very large one is read and made smaller strip by strip."""
+    (top, bottom), (left, right) = ((parts[axis].start, parts[axis].stop) for axis in "YX")
+    step = max(bottom - top, right - left) // (2 * side)
+    if step < 2:
+        return _shown(view.read("CYX", **parts), limits)
+    rows, strips = step * max(1, STRIP // (step * (right - left))), []
+    for start in range(top, bottom, rows):
+        strip = _shown(view.read("CYX", Y=slice(start, min(start + rows, bottom)), X=parts["X"]), limits)
+        strips.append(_resized(strip, -(-strip.shape[0] // step), -(-strip.shape[1] // step)))
+    return np.concatenate(strips)
 
 
 def shrunk(picture: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
@@ -102,9 +116,13 @@ def shrunk(picture: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     longest = max(picture.shape[:2])
     if longest <= side:
         return picture
+    height, width = (max(1, round(n * side / longest)) for n in picture.shape[:2])
+    return _resized(picture, height, width)
+
+
+def _resized(picture: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
     from PIL import Image as Pillow
 
-    height, width = (max(1, round(n * side / longest)) for n in picture.shape[:2])
     return np.asarray(Pillow.fromarray(picture).resize((width, height), Pillow.Resampling.BOX))
 
 
@@ -160,9 +178,9 @@ def _shown(pixels: NDArray[Any], limits: Contrast) -> NDArray[np.uint8]:
 
 
 def _stretched(pixels: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
-    span = high - low if high > low else 1.0
-    share = np.nan_to_num((pixels.astype(np.float64) - low) / span, nan=0.0, posinf=1.0, neginf=0.0)
-    return np.round(np.clip(share, 0, 1) * 255).astype(np.uint8)
+    span = np.float32(high - low if high > low else 1)
+    share = np.nan_to_num((pixels.astype(np.float32) - np.float32(low)) / span, nan=0.0, posinf=1.0, neginf=0.0)
+    return np.asarray(np.round(np.clip(share, 0, 1) * 255), np.uint8)
 
 
 def _told(box: Sequence[tuple[int, int]]) -> str:
