@@ -168,6 +168,29 @@ def test_cancel_before_the_first_epoch_leaves_nothing(
     assert dock.button.text() == texts.START
 
 
+def test_closing_the_dock_stops_the_training(
+    make_napari_viewer: Any, recipe: str, data: Path, tmp_path: Path, qtbot: Any
+) -> None:
+    viewer = make_napari_viewer()
+    dock = open_in(viewer)
+    choose(dock, recipe, data, tmp_path / "out")
+    dock.epochs.setValue(1000)
+    dock.seed.setValue(4)
+    dock.button.click()
+    job = dock.job
+    ended: list[bool] = []
+    job.ended.connect(lambda: ended.append(True))
+    qtbot.waitUntil(lambda: (tmp_path / "out" / "checkpoint" / "state.pt").exists(), timeout=60_000)
+    viewer.window.remove_dock_widget(dock)
+    qtbot.waitUntil(lambda: bool(ended), timeout=20_000)
+    assert job.run.cancelled
+    assert not (tmp_path / "out" / "model.json").exists()
+    again = open_in(viewer)
+    assert again is not dock
+    choose(again, recipe, data, tmp_path / "out")
+    assert (again.button.text(), again.epochs.value(), again.seed.value()) == (texts.RESUME, 1000, 4)
+
+
 def test_what_cannot_be_trained_is_said_with_its_remedy(
     dock: TrainingDock, recipe: str, data: Path, tmp_path: Path, qtbot: Any
 ) -> None:

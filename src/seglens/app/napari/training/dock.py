@@ -148,6 +148,14 @@ class TrainingDock(QWidget):
         self.found.setText(look.breakable(told))
         self.refresh()
 
+    def _out_changed(self, _text: str = "") -> None:
+        # only the same training can go on: take its length and seed
+        left = work.left(self.out.path) if self.out.path is not None and self.resumes else None
+        if left is not None:
+            self.epochs.setValue(left[0])
+            self.seed.setValue(left[1])
+        self.refresh()
+
     def why_not(self) -> str:
         """Why the training cannot start; empty if it can."""
         out = self.out.path
@@ -305,7 +313,7 @@ class TrainingDock(QWidget):
     def _connect(self) -> None:
         self.recipe.activated.connect(self._recipe_chosen)
         self.data.changed.connect(self._data_changed)
-        self.out.changed.connect(self.refresh)
+        self.out.changed.connect(self._out_changed)
         self.button.clicked.connect(self._pressed)
         self.use.clicked.connect(self._use)
         self.banner.acted.connect(lambda _action: self._tell("", ""))

@@ -51,6 +51,15 @@ def about(recipe: str) -> About:
     return About(spec.name, spec.description, found.network, len(plan), epochs, found.synthetic)
 
 
+def left(out: Path) -> tuple[int, int] | None:
+    """Epochs and seed of the training that was stopped in a folder; ``None`` if nothing tells."""
+    try:
+        plan = json.loads((out / "checkpoint" / "plan.json").read_text(encoding="utf-8"))
+        return sum(int(phase["epochs"]) for phase in plan["epochs"]), int(plan["seed"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
 def shares(data: Path) -> dict[str, list[str]]:
     """The names of a data folder by share.
 
