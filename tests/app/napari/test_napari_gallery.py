@@ -342,13 +342,19 @@ def test_what_is_of_another_image_or_model_goes(ready):
     # the edit is of the gallery, so the other image is seen with it
     after = ours(d, layers.AFTER)
     assert after.metadata[MARK]["of"][0] == layer_id(other)
+    np.testing.assert_allclose(after.data_to_world((5, 6)), other.data_to_world((5, 6)))
+    assert d.viewer.layers.index(after) > d.viewer.layers.index(other)
     d.session.question.layer_id = layer_id(first)
     d.settle()
     assert ours(d, layers.AFTER).metadata[MARK]["of"][0] == layer_id(first)
     d.use(shades(values=(DARK, 0.8, 0.3)))
     d.settle()
-    assert d.says() == texts.OTHER_MODEL.format(wanted="shades", have="shades")
+    assert d.dock.coverage.why_empty == texts.OTHER_MODEL.format(wanted="shades", have="shades")
     assert d.state.measured_now.parts == ()
+    # another gallery: nothing of the old one is left in sight
+    d.dock.files.close()
+    assert not after.visible
+    assert not after.data.any()
 
 
 def test_a_second_viewer_sees_edits(ready, gallery_dock):

@@ -33,20 +33,23 @@ class Coverage(QWidget):
         self.setMouseTracking(True)
         self._colour_of = colour_of
         self.parts: list[tuple[float, str, str, int | None]] = []  # share, colour, what to tell, item
+        self.why_empty = texts.COVERAGE_EMPTY
 
     def sizeHint(self) -> QSize:  # noqa: N802 - Qt's name
         """A slim line."""
         return QSize(200, 16)
 
-    def show_parts(self, parts: Sequence[Part], names: str) -> None:
+    def show_parts(self, parts: Sequence[Part], image: str, why_empty: str = "") -> None:
         """Show shares.
 
         Args:
             parts: largest first, nobody's last.
-            names: of the image.
+            image: its name.
+            why_empty: why there are none.
         """
-        self.parts = told(parts, names, self._colour_of)
-        self.setAccessibleName("\n".join(words for _, _, words, _ in self.parts) or texts.COVERAGE_EMPTY)
+        self.parts = told(parts, image, self._colour_of)
+        self.why_empty = why_empty or texts.COVERAGE_EMPTY
+        self.setAccessibleName("\n".join(words for _, _, words, _ in self.parts) or self.why_empty)
         self.update()
 
     def paintEvent(self, event: QPaintEvent | None) -> None:  # noqa: N802 - Qt's name
@@ -57,7 +60,7 @@ class Coverage(QWidget):
         if not self.parts:
             ink.setAlpha(160)
             painter.setPen(ink)
-            short = painter.fontMetrics().elidedText(texts.COVERAGE_EMPTY, Qt.TextElideMode.ElideRight, self.width())
+            short = painter.fontMetrics().elidedText(self.why_empty, Qt.TextElideMode.ElideRight, self.width())
             painter.drawText(self.rect(), int(Qt.AlignmentFlag.AlignVCenter | Qt.AlignmentFlag.AlignLeft), short)
             return
         left = 0.0
@@ -70,7 +73,7 @@ class Coverage(QWidget):
         """The share under the pointer as a tooltip."""
         if isinstance(event, QHelpEvent) and event.type() == QEvent.Type.ToolTip:
             part = self._part(event.pos().x())
-            QToolTip.showText(event.globalPos(), texts.COVERAGE_EMPTY if part is None else part[2], self)
+            QToolTip.showText(event.globalPos(), self.why_empty if part is None else part[2], self)
             return True
         return bool(super().event(event))
 

@@ -17,7 +17,7 @@ from seglens.app.napari.gallery.shelves import BankShelf, GalleryShelf
 from seglens.app.napari.gallery.state import GalleryState
 from seglens.app.napari.jobs import Emit, Job, Work, alone
 from seglens.app.napari.viewer_session import ViewerSession
-from seglens.core.errors import BadParameter
+from seglens.core.errors import BadParameter, MissingNeed
 from seglens.core.run import Run
 
 ENDING = ".gallery"
@@ -196,18 +196,22 @@ class Files(QObject):
             self._state.say(texts.BUSY, level="warning")
             return
         job = Job(title, call)
-        job.returned.connect(done)
+        came: list[Any] = []
+        job.returned.connect(came.append)
         job.failed.connect(self._state.fail)
         job.cancelled.connect(lambda: self._state.say(texts.STOPPED))
-        job.ended.connect(lambda: self._over(job))
+        job.ended.connect(lambda: self._over(job, done, came))
         self.job = job
         self.working.emit(job)
         job.start()
 
-    def _over(self, job: Job) -> None:
+    def _over(self, job: Job, done: Callable[[Any], None], came: list[Any]) -> None:
         self.job = None
         self.working.emit(None)
         job.deleteLater()
+        # what comes of it may begin something else
+        for value in came:
+            done(value)
 
     def _bank(self, bank: Any) -> None:
         self._state.show_rows(bank, range(len(bank)), texts.ROWS.format(count=len(bank), bank=bank.folder.name))
@@ -271,11 +275,16 @@ def _of_rows(run: Run, emit: Emit, *, bank: Any, rows: list[int], folder: str | 
 
 
 def _blank(run: Run, emit: Emit, *, model: Any, folder: str | Path) -> Any:
-    from seglens.app.napari.gallery.work import is_prototype_network
     from seglens.engine.features import feature_layer
+    from seglens.engine.prototypes import check_prototypes
     from seglens.workspace.gallery import Gallery
 
-    layer = "" if is_prototype_network(model) or not model.layered else feature_layer(model)
+    try:
+        check_prototypes(model)
+        layer = ""
+    except MissingNeed:
+        # what is exported as a graph has no layers, so items come without a vector
+        layer = feature_layer(model) if model.layered else ""
     return Gallery.create(
         folder, classes=[c.name for c in model.spec.classes], axes=model.spec.axes, model=model.spec.name,
         model_source=model.source, model_sha256=model.fingerprint(), layer=layer,

@@ -59,40 +59,57 @@ def show_map(viewer: ViewerModel, where: View, values: NDArray[np.float32], titl
 
 
 def forget_changes(viewer: ViewerModel) -> None:
-    """Take the mask after an edit and its difference away: they are of another gallery, image or model."""
+    """Empty and hide the mask after an edit and its difference: they are of another gallery.
+
+    They are used again instead of being removed: removing Labels layers one after another has crashed drivers.
+    """
     for layer in [x for x in viewer.layers if _role(x) in (AFTER, DIFFERENCE)]:
-        layer.locked = False
-        viewer.layers.remove(layer)
+        layer.data = np.zeros_like(layer.data)
+        layer.visible = False
+        layer.metadata[MARK]["rests"] = True
 
 
 def _labels(
     viewer: ViewerModel, where: View, role: str, data: NDArray[np.uint8], colormap: Any, opacity: float
 ) -> Labels | None:
-    """The layer, where it was made now; one that is there changes in place."""
+    """The layer, where it was made now; one that is there changes in place, and goes to another image."""
     shown = where.frame.shown(where.frame.fit(data))
-    layer = _found(viewer, where, role)
+    layer = next((x for x in viewer.layers if _role(x) == role and x.ndim == shown.ndim), None)
     if layer is not None:
-        layer.data = shown
+        _use(viewer, layer, where, shown, colormap)
         return None
     name = texts.AFTER if role == AFTER else texts.DIFFERENCE
     layer = Labels(
-        shown, name=results.unique_name(viewer, name), colormap=colormap, opacity=opacity,
-        metadata=_mark(role, where), **_place(where),
-    )  # fmt: skip
+        shown,
+        name=results.unique_name(viewer, name),
+        colormap=colormap,
+        opacity=opacity,
+        metadata=_mark(role, where),
+        **_place(where),
+    )
     layer.editable = False
     results.add(viewer, layer)
     return layer
 
 
+def _use(viewer: ViewerModel, layer: Labels, where: View, shown: NDArray[Any], colormap: Any) -> None:
+    layer.data = shown
+    mark = layer.metadata[MARK]
+    if mark["of"] != _of(where) or mark.get("rests"):
+        for name, value in _place(where).items():
+            setattr(layer, name, value)
+        layer.colormap = colormap
+        mark["of"] = _of(where)
+        order = viewer.layers
+        if order.index(layer) < order.index(where.layer):
+            order.move(order.index(layer), len(order))
+    # what a person hid stays hidden
+    if mark.pop("rests", False):
+        layer.visible = True
+
+
 def _found(viewer: ViewerModel, where: View, role: str) -> Any:
-    for layer in [x for x in viewer.layers if _role(x) == role]:
-        if layer.metadata[MARK]["of"] == _of(where):
-            return layer
-        # a map of another image is still right; a mask after an edit of it is not for long
-        if role != MAP:
-            layer.locked = False
-            viewer.layers.remove(layer)
-    return None
+    return next((x for x in viewer.layers if _role(x) == role and x.metadata[MARK]["of"] == _of(where)), None)
 
 
 def _role(layer: Layer) -> str:

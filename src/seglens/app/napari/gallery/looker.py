@@ -105,8 +105,6 @@ class Looker(QObject):
         if gallery is None:
             return None
         fits = looked.is_of(gallery)
-        if not fits:
-            self._state.say(texts.OTHER_MODEL.format(wanted=gallery.info.model, have=looked.model.spec.name))
         whole = place_of(self._session, where).whole
         return partial(work.measure, looked=looked, whole=whole, gallery=gallery, fits=fits), self._state.measure
 

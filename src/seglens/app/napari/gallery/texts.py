@@ -95,7 +95,7 @@ NEEDS_DOCK = "Choose a model in SegLens first (Plugins ▸ SegLens)."
 LOADING = "The model is being loaded."
 NEEDS_IMAGE = "Choose an image in SegLens first."
 NO_PROTOTYPES = "{model} has no prototype layer, so this is not known for it."
-OTHER_MODEL = "This gallery is of {wanted}, and {have} is chosen. Choose {wanted} in SegLens to see what edits do."
+OTHER_MODEL = "not known: the gallery is of {wanted}, and {have} is chosen"
 NO_VECTOR = "Item {id} has no vector, so where else it fires is not known."
 DONE = {
     "keep": "Kept {what}.",
@@ -138,6 +138,7 @@ TOO_LARGE = "The mask is shown after an edit for up to {most} megapixels. Choose
 COVERAGE = "Explained by"
 COVERAGE_HINT = "Whose weight is largest at how many pixels of the image. Click a part to find its item."
 COVERAGE_EMPTY = "not known: choose the network of this gallery, and an image"
+COVERAGE_NOTHING = "no item speaks for anything in this image"
 COVERAGE_PART = "{share:.1f} % of the pixels of {image}: item {item} ({label}) counts most there"
 COVERAGE_REST = "{share:.1f} %: {count} further items"
 COVERAGE_NONE = "{share:.1f} %: no kept item speaks for the class there"

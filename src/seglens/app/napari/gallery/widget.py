@@ -216,13 +216,22 @@ class PrototypeGallery(QWidget):
     def _measured(self, _event: object = None) -> None:
         state, model = self.state, self.session.model
         known, layer = state.measured_now, self.session.image_layer
-        self.coverage.show_parts(known.parts if known is not None else (), layer.name if layer is not None else "")
+        name = layer.name if layer is not None else ""
+        self.coverage.show_parts(known.parts if known is not None else (), name, self._why_not_covered())
         self.leak.show_count(len(known.leaks) if known is not None else None)
         info = None if state.gallery is None else state.gallery.info
         other = info is not None and info.model_source and not model.loading and model.source != info.model_source
         self.load.setVisible(bool(other) and (known is None or not known.parts))
         if info is not None:
             self.load.setText(texts.CHOOSE_MODEL.format(model=info.model))
+
+    def _why_not_covered(self) -> str:
+        known, gallery = self.state.measured_now, self.state.gallery
+        if known is None or gallery is None:
+            return ""
+        if known.other:
+            return texts.OTHER_MODEL.format(wanted=gallery.info.model, have=known.other)
+        return "" if known.parts else texts.COVERAGE_NOTHING
 
     def _load(self) -> None:
         gallery = self.state.gallery

@@ -118,10 +118,17 @@ def look(run: Run, emit: Emit, *, image: Image, model: Any) -> Looked:
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """Who explains how much of an image, the largest share first, and which items come from it or its group."""
+    """Who explains how much of an image, and which items come from it or its group.
+
+    Args:
+        parts: the largest share first.
+        leaks: items.
+        other: the name of the chosen model, where the gallery is of another one.
+    """
 
     parts: tuple[Part, ...] = ()
     leaks: tuple[int, ...] = ()
+    other: str = ""
 
 
 def measure(run: Run, emit: Emit, *, looked: Looked, whole: Image, gallery: Any, fits: bool) -> Measured:
@@ -147,7 +154,8 @@ def measure(run: Run, emit: Emit, *, looked: Looked, whole: Image, gallery: Any,
         found = coverage(gallery, looked.model, looked.image, run)
     labelled = {item.id: item.label for item in gallery.items()}
     parts = tuple(Part(one.item, labelled.get(one.item or 0, ""), one.share) for one in found)
-    return Measured(parts, tuple(item.id for item in leaks(gallery, whole)))
+    other = "" if fits else looked.model.spec.name
+    return Measured(parts, tuple(item.id for item in leaks(gallery, whole)), other)
 
 
 def where(run: Run, emit: Emit, *, looked: Looked, gallery: Any, bank: Any, key: int) -> NDArray[np.float32]:
