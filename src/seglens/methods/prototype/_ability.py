@@ -90,46 +90,6 @@ def dice(one: Tensor, two: Tensor) -> float:
 
 
 @dataclass(frozen=True, eq=False)
-class Depth:
-    """What one layer's prototypes draw.
-
-    Args:
-        name: of the layer.
-        size: of its map.
-        channels: how many.
-        drawn: by each guide.
-    """
-
-    name: str
-    size: tuple[int, ...]
-    channels: int
-    drawn: Drawn
-
-
-def depths(case: Case, names: Sequence[str], guides: Tensor) -> list[Depth]:
-    """What every layer's prototypes draw, in the order in which layers finish; one forward pass.
-
-    A block and its last part that answer the same are one, by the name of the block.
-    """
-    found: dict[str, Depth] = {}
-    last: tuple[Tensor, str] | None = None
-
-    def look(name: str, out: Tensor) -> None:
-        nonlocal last
-        if last is not None and out is last[0]:
-            known = found.pop(last[1])
-            found[name] = replace(known, name=name)
-        else:
-            found.pop(name, None)
-            found[name] = Depth(name, tuple(out.shape[2:]), out.shape[1], draw(case, out, guides))
-        last = out, name
-        case.run.progress(len(found), len(names), "layers")
-
-    watch(case, names, look)
-    return [*found.values()]
-
-
-@dataclass(frozen=True, eq=False)
 class Guides:
     """What guides the prototypes, and what their masks are compared with.
 
@@ -158,6 +118,63 @@ class Guides:
         return cls(present, present.index(case.target.index), soft, masks)
 
 
+@dataclass(frozen=True, eq=False)
+class Depth:
+    """What one layer's prototypes draw.
+
+    Args:
+        name: of the layer.
+        size: of its map.
+        channels: how many.
+        dices: with the mask of each guide, drawn by that guide (G,).
+        crossed: that of the target's class with the last mask, which is the annotation's if there is one.
+        soft: (n,) the map of the target's class; ``None`` where it is not shown.
+        mask: (n,) boolean, the same decided.
+    """
+
+    name: str
+    size: tuple[int, ...]
+    channels: int
+    dices: list[float]
+    crossed: float
+    soft: Tensor | None
+    mask: Tensor | None
+
+    @classmethod
+    def of(cls, case: Case, name: str, out: Tensor, guides: Guides) -> Depth:
+        """Look at a layer's answer (1, D, *s)."""
+        drawn, own = draw(case, out, guides.soft), guides.own
+        dices = [dice(drawn.mask(g), truth) for g, truth in enumerate(guides.masks)]
+        crossed = dice(drawn.mask(own), guides.masks[-1])
+        soft, mask = drawn.soft(own).cpu(), drawn.mask(own).cpu()
+        return cls(name, tuple(out.shape[2:]), out.shape[1], dices, crossed, soft, mask)
+
+
+def depths(case: Case, names: Sequence[str], shown: Sequence[str], guides: Guides) -> list[Depth]:
+    """What every layer's prototypes draw, in the order in which layers finish; one forward pass.
+
+    A block and its last part that answer the same are one, by the name of the block. Maps of layers that are not shown
+    are not kept.
+    """
+    found: dict[str, Depth] = {}
+    last: tuple[Tensor, str] | None = None
+
+    def look(name: str, out: Tensor) -> None:
+        nonlocal last
+        if last is not None and out is last[0]:
+            found[name] = replace(found.pop(last[1]), name=name)
+        else:
+            if last is not None and last[1] not in shown:
+                found[last[1]] = replace(found[last[1]], soft=None, mask=None)
+            found.pop(name, None)
+            found[name] = Depth.of(case, name, out, guides)
+        last = out, name
+        case.run.progress(len(found), len(names), "layers")
+
+    watch(case, names, look)
+    return [*found.values()]
+
+
 def scores(case: Case, found: Sequence[Depth], guides: Guides, draws: int) -> Table:
     """One row for each layer: how well its prototypes draw the class, and what noise of its size reaches."""
     own, last = guides.own, len(guides.soft) - 1
@@ -171,12 +188,12 @@ def scores(case: Case, found: Sequence[Depth], guides: Guides, draws: int) -> Ta
         "layer": [d.name for d in found],
         "channels": [d.channels for d in found],
         "map": ["×".join(map(str, d.size)) for d in found],
-        OWN: [dice(d.drawn.mask(own), guides.masks[own]) for d in found],
+        OWN: [d.dices[own] for d in found],
         CHANCE: [by_size[d.channels, d.size][0] for d in found],
     }
     if case.annotation is not None:
-        columns[DRAWN] = [dice(d.drawn.mask(own), guides.masks[last]) for d in found]
-        columns[f"{DRAWN}, guided by it"] = [dice(d.drawn.mask(last), guides.masks[last]) for d in found]
+        columns[DRAWN] = [d.crossed for d in found]
+        columns[f"{DRAWN}, guided by it"] = [d.dices[last] for d in found]
         columns[f"{CHANCE}, guided by it"] = [by_size[d.channels, d.size][1] for d in found]
     return Table("ability", columns)
 
@@ -188,19 +205,24 @@ def chance(case: Case, depth: Depth, guides: Tensor, truths: Tensor, draws: int)
     return [float(np.mean([dice(d.mask(g), truth) for d in drawn])) for g, truth in enumerate(truths)]
 
 
-def map_of(case: Case, depth: Depth, guide: int) -> Layer:
-    """The ability map of a layer (*space)."""
-    values = depth.drawn.soft(guide).reshape(case.shape).cpu().numpy()
-    return Layer(f"ability at {depth.name}", "heat", values, "softmax of distances", resolution=depth.size)
+def map_of(case: Case, depth: Depth) -> tuple[Layer, ...]:
+    """The ability map of a layer (*space), if it was kept."""
+    if depth.soft is None:
+        return ()
+    values = depth.soft.reshape(case.shape).numpy()
+    return (Layer(f"ability at {depth.name}", "heat", values, "softmax of distances", resolution=depth.size),)
 
 
-def decided(case: Case, agrees: Sequence[Tensor]) -> Layer:
+def decided(case: Case, found: Sequence[Depth], truth: Tensor) -> Layer:
     """From which depth on a pixel is drawn as the network draws it, at every depth from there: 1 to N, 0 never."""
-    since = torch.zeros(agrees[0].shape, dtype=torch.uint8)
-    kept = torch.ones_like(since, dtype=torch.bool)
-    for number in range(len(agrees), 0, -1):
-        kept &= agrees[number - 1].cpu()
-        since[kept] = number
+    wanted = truth.cpu()
+    since = torch.zeros(wanted.shape, dtype=torch.uint8)
+    kept = torch.ones_like(wanted)
+    for number in range(len(found), 0, -1):
+        mask = found[number - 1].mask
+        if mask is not None:
+            kept = kept & (mask == wanted)
+            since[kept] = number
     return Layer("decided from depth", "labels", since.reshape(case.shape).numpy())
 
 

@@ -10,7 +10,7 @@ from seglens.core.method import Fidelity, Method, Need, Scope
 from seglens.core.param import Param
 from seglens.engine.case import Case
 from seglens.engine.channels import stages
-from seglens.methods.prototype._ability import OWN, Guides, decided, depths, dice, map_of, scores, told
+from seglens.methods.prototype._ability import Guides, decided, depths, map_of, scores, told
 from seglens.models.layers import layers
 
 Which = Annotated[
@@ -57,19 +57,17 @@ class SegmentationAbility(Method):
         depth = [info.name for info in stages(case.model)]
         case.run.check()
         every = [info.name for info in layers(case.model) if not info.final or info.name in depth]
-        found = depths(case, every if self.which == "every layer" else depth, guides.soft)
-        table = scores(case, found, guides, self.draws)
-        shown = [d for d in found if d.name in depth]
-        score = dict(zip(table.columns["layer"], table.columns[OWN], strict=True))
-        best = max(shown, key=lambda d: score[d.name])
-        maps = [map_of(case, d, guides.own) for d in (best, *(d for d in shown if d is not best))]
+        found = depths(case, every if self.which == "every layer" else depth, depth, guides)
+        table, shown = scores(case, found, guides, self.draws), [d for d in found if d.name in depth]
+        best = max(shown, key=lambda d: d.dices[guides.own])
+        maps = [layer for d in (best, *(d for d in shown if d is not best)) for layer in map_of(case, d)]
         names = [c.name for c in case.model.spec.classes]
-        rest = {names[k]: [dice(d.drawn.mask(g), guides.masks[g]) for d in shown] for g, k in enumerate(guides.present)}
+        rest = {names[k]: [d.dices[g] for d in shown] for g, k in enumerate(guides.present)}
         lines = {name: values for name, values in table.columns.items() if name not in ("layer", "channels", "map")}
         figures = (
             Figure("ability by layer", "line", table.columns["layer"], lines, "layer", "Dice"),
             Figure("each class against the rest", "bar", [d.name for d in shown], rest, "layer", "Dice"),
         )
         classes = Table("classes", {"layer": [d.name for d in shown], **rest})
-        since = decided(case, [d.drawn.mask(guides.own) == guides.masks[guides.own] for d in shown])
+        since = decided(case, shown, guides.masks[guides.own])
         return Explanation((*maps, since), (table, classes), figures, told(case, table, best.name, len(shown)))
