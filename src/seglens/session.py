@@ -188,6 +188,7 @@ def explain_each(
     reference: tuple[Image, ...] = (),
     annotation: NDArray[Any] | None = None,
     annotation_source: str = "",
+    bank: FeatureBank | Path | str | None = None,
     tile: int | None = None,
     **parameters: Any,
 ) -> Iterator[Explanation]:
@@ -201,8 +202,9 @@ def explain_each(
     """
     run = run or Run()
     recipe = METHODS[method].from_values(parameters) if isinstance(method, str) else method
-    model, drawn = _tiled(model, tile), _drawn(annotation, annotation_source)
-    given: dict[str, Any] = {"reference": reference, "annotation": annotation}
+    model, opened = _tiled(model, tile), _opened(bank)
+    told = {"annotation": _drawn(annotation, annotation_source), "bank": str(opened.folder) if opened else ""}
+    given: dict[str, Any] = {"reference": reference, "annotation": annotation, "bank": opened}
     with quiet(model.module):
         first = resolve(image, model, targets[0], run, method=recipe, **given)
         labels = first.labels
@@ -217,7 +219,7 @@ def explain_each(
                 recipe.check(case)
                 answer = recipe.run(prepared(recipe, case))
                 seconds = time.perf_counter() - start
-                yield answer.with_record(record(recipe, case, target, seconds, tile=tile, annotation=drawn))
+                yield answer.with_record(record(recipe, case, target, seconds, tile=tile, **told))
 
 
 def explain_many(
@@ -277,6 +279,7 @@ def estimate(
     run: Run | None = None,
     reference: tuple[Image, ...] = (),
     annotation: NDArray[Any] | None = None,
+    bank: FeatureBank | Path | str | None = None,
     **parameters: Any,
 ) -> Estimate:
     """Say what an explanation will take, before it is made; costs two or three forward passes itself.
@@ -287,7 +290,8 @@ def estimate(
     run = run or Run()
     recipe = METHODS[method].from_values(parameters) if isinstance(method, str) else method
     with quiet(model.module):
-        case = resolve(image, model, target or Target(), run, method=recipe, reference=reference, annotation=annotation)
+        given: dict[str, Any] = {"reference": reference, "annotation": annotation, "bank": _opened(bank)}
+        case = resolve(image, model, target or Target(), run, method=recipe, **given)
         passes = recipe.passes(case)
         if passes is None:
             return Estimate()

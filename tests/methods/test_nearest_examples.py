@@ -15,7 +15,7 @@ from seglens.core.target import Object, Painted, Target
 from seglens.engine.features import build_bank, region_vector
 from seglens.engine.resolve import resolve
 from seglens.methods.prototype._neighbours import vote_entropy
-from seglens.session import explain
+from seglens.session import as_cli, as_python, explain, explain_each
 
 CLASSES = ("background", "plain", "marked")
 
@@ -187,3 +187,14 @@ def test_every_object_is_painted_with_the_distance_of_the_nearest_other_example(
     like = answer["likeness to the nearest example"].data
     assert like.max() <= 1 + 1e-6
     assert like[numbers == 1].mean() > like[numbers == 0].mean()
+
+
+def test_each_object_is_answered_in_one_run_and_the_command_says_the_bank(built):
+    model, bank = built
+    targets = [Target(None, Object(n)) for n in (1, 2, 3)]
+    image = attribute_image(0)[0]
+    several = list(explain_each("nearest-examples", image, model, targets, bank=bank.folder))
+    for number, answer in enumerate(several, 1):
+        assert answer.tables[0].columns == ask(built, 0, number).tables[0].columns
+        assert f"--bank {bank.folder}" in as_cli(answer.record)
+        assert f"bank={str(bank.folder)!r}" in as_python(answer.record)

@@ -211,7 +211,7 @@ def _check_together(options: dict[str, Any]) -> None:
         f"--{n.replace('_', '-')}" for n in ("each_object", "compare_fills", "all_depths", "all_layers") if options[n]
     ]
     for alone in ("second_model", "bank"):
-        if given and options[alone]:
+        if given and options[alone] and not (alone == "bank" and options["each_object"]):
             raise BadParameter(f"{given[0]} was given with --{alone.replace('_', '-')}.", fix="Give one of them.")
     if len(given) > 1:
         raise BadParameter(f"{' and '.join(given)} were given together.", fix="Give one of them.")

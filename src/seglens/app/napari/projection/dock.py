@@ -130,8 +130,11 @@ class ProjectionDock(QWidget):
         self.follower = Follower(self)
         self._connect(plain(napari_viewer))
         self._enable()
+        link(self, self._offered, self.session.question.events.bank)
         if self.state.bank is not None:
             self.show_bank(self.state.bank)
+        else:
+            self._offered()
 
     def sizeHint(self) -> QSize:  # noqa: N802 - Qt's name
         """Low and wide, as the other docks below the picture."""
@@ -154,6 +157,12 @@ class ProjectionDock(QWidget):
         """Show a bank."""
         self._own.bank = bank
         self._project()
+
+    def _offered(self, _event: object = None) -> None:
+        """Show the bank of the chosen method, as long as nothing else is shown."""
+        folder = self.session.question.bank
+        if folder and self.shown is None and self.job is None:
+            self.open_bank(folder)
 
     def _project(self) -> None:
         bank = self._own.bank
@@ -225,8 +234,7 @@ class ProjectionDock(QWidget):
         values = self.session.values.get(CONCEPT, {})
         self.session.values[CONCEPT] = {**values, "rows": texts.rows_text(list(self.rows))}
         question = self.session.question
-        if hasattr(question, "bank"):
-            question.bank = str(self.shown.bank.folder)
+        question.bank = str(self.shown.bank.folder)
         if question.method == CONCEPT:
             question.method = ""  # so that the form shows the rows
         question.method = CONCEPT
