@@ -66,4 +66,4 @@ def test_unknown_networks_and_wrong_arguments() -> None:
     for wrong in ({"dims": 4}, {"features": [8]}, {"dropout": 1.0}, {"in_channels": 0}, {"features": [0, 8]}):
         with pytest.raises(BadParameter):
             build_network("unet", {"in_channels": 1, "out_channels": 2, **wrong})
-    assert list(NETWORKS) == ["unet", "proto-unet", "segmenter"]
+    assert {"unet", "segmenter"} <= set(NETWORKS)
