@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ from seglens.workspace.gallery.looking import Looking
 if TYPE_CHECKING:
     from seglens.engine.prototypes import PrototypeEdit
     from seglens.models.segmentation import SegmentationModel
+
+BATCH = 1024  # items compared at once
 
 
 @dataclass(frozen=True)
@@ -78,13 +81,17 @@ def nearest_items(gallery: Looking, vectors: NDArray[Any]) -> NDArray[np.int64]:
     own = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     goals = {item.id: item.id for item in gallery.items(status="kept")}
     goals |= {i.id: goals[i.merged_into] for i in gallery.items(status="merged") if i.merged_into in goals}
+    known = ((n, v) for n, v in gallery.vectors() if n in goals and v.shape == vectors.shape[1:])
     found = False
-    for number, vector in gallery.vectors():
-        if number in goals and vector.shape == vectors.shape[1:]:
-            found = True
-            likeness = own @ (vector / max(float(np.linalg.norm(vector)), 1e-12))
-            nearer = likeness > best
-            best[nearer], winner[nearer] = likeness[nearer], goals[number]
+    while some := list(islice(known, BATCH)):
+        found = True
+        theirs = np.stack([vector for _, vector in some])
+        likeness = own @ (theirs / np.maximum(np.linalg.norm(theirs, axis=1, keepdims=True), 1e-12)).T
+        place = likeness.argmax(1)
+        highest = likeness[np.arange(len(own)), place]
+        nearer = highest > best
+        best[nearer] = highest[nearer]
+        winner[nearer] = np.array([goals[number] for number, _ in some])[place[nearer]]
     if not found:
         raise MissingNeed(
             f"No kept item of {gallery.folder.name} has an embedding of {vectors.shape[1]} numbers to compare with.",
