@@ -141,6 +141,7 @@ def test_after_the_push_a_prototype_is_a_training_pixel_of_its_class(level):
         sample, at = by_name[one["image"]], tuple(one["position"])
         j = one["number"] - 1
         assert (sample.truth[at] > 0) == owner[j]
+        assert all(5 <= p < n - 5 for p, n in zip(at, sample.truth.shape, strict=True))
         seen = look(network, sample, RECIPE)
         stored = seen.features.flatten(1)[:, seen.place(at)]
         assert torch.equal(stored, network.head.prototypes[j])
@@ -149,9 +150,9 @@ def test_after_the_push_a_prototype_is_a_training_pixel_of_its_class(level):
         place = tuple(p >> level for p in at)
         assert float(view.similarities[(j, *place)]) == pytest.approx(math.log(1e4), abs=1e-3)
         assert one["moved"] == pytest.approx(float((stored - before[j]).square().sum()), abs=1e-4)
-        # none of its class is nearer
+        # none of its class is nearer, of those that are not at an edge
         for other in (look(network, s, RECIPE) for s in drawn):
-            own = other.features.flatten(1)[:, other.labels.flatten() == owner[j]]
+            own = other.features[:, (other.labels == owner[j]) & ~other.edge]
             assert float((own - before[j][:, None]).square().sum(0).min()) >= one["moved"] - 1e-4
     shown = {p.number: p for p in prototypes_of(model)}
     for number, prototype in shown.items():
@@ -162,6 +163,16 @@ def test_after_the_push_a_prototype_is_a_training_pixel_of_its_class(level):
         np.testing.assert_array_equal(prototype.crop, sample.image[top:bottom, left:right, 0])
         assert top <= prototype.position[0] < bottom
         assert left <= prototype.position[1] < right
+
+
+def test_a_class_that_is_only_at_the_edge_is_still_found():
+    network, drawn = net(), samples(1)
+    truth = np.zeros_like(drawn[0].truth)
+    truth[:3] = 1
+    told = push(network, [replace(drawn[0], truth=truth)], RECIPE, Run())
+    cells = [one for one in told["pushed"] if one["number"] > 3]
+    assert cells
+    assert all(one["position"][0] < 3 and one["moved"] < 100 for one in cells)
 
 
 def test_prototypes_that_become_the_same_pixel_are_one():

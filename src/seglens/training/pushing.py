@@ -22,6 +22,8 @@ from seglens.training.recipe import Recipe
 
 NEIGHBOURS = 6  # images in which the pixel nearest to a prototype is looked at
 OWN = 3  # of so many it has to be of the prototype's class
+EDGE = 12  # pixels so near to the edge of an image see much that is not there, and their crops show little
+FAR = 1e6  # what the edge adds to a squared distance: chosen only where there is nothing else
 
 Likeness = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
@@ -35,12 +37,14 @@ class Seen:
         features: (D, *s).
         labels: (*s) class at the pixel in the middle of each feature; -1 where nobody knows or the image has ended.
         stride: pixels of the image per feature, along each axis.
+        edge: (*s) whether a feature is near the edge of the image.
     """
 
     name: str
     features: Tensor
     labels: Tensor
     stride: tuple[int, ...]
+    edge: Tensor
 
     def position(self, place: int) -> list[int]:
         """The pixel of the image that a feature stands for, by the feature's number in reading order."""
@@ -65,13 +69,17 @@ def look(network: ProtoUNet, sample: Sample, recipe: Recipe) -> Seen:
     """A training image, whole and padded just as it is when the finished model looks at it."""
     batch = encode(sample, recipe)
     space, divisor = tuple(batch.labels.shape[1:]), network.divisor
-    margins = [n for size in space for n in (-size % divisor, 0)][::-1]
+    padding = [n for size in space for n in (-size % divisor, 0)][::-1]
     with torch.inference_mode():
-        features = network.compared(F.pad(batch.image, margins, mode="replicate"))[0]
-    labels = F.pad(batch.labels, margins, value=-1)
+        features = network.compared(F.pad(batch.image, padding, mode="replicate"))[0]
+    labels = F.pad(batch.labels, padding, value=-1)
     sizes = tuple(features.shape[1:])
     stride = tuple(full // size for full, size in zip(labels.shape[1:], sizes, strict=True))
-    return Seen(sample.name, features.clone(), labels_at(labels, sizes)[0], stride)
+    edge = torch.ones(sizes, dtype=torch.bool)
+    margins = [min(EDGE, n // 8) for n in space]
+    inner = zip(margins, space, stride, strict=True)
+    edge[tuple(slice(-(-margin // step), (n - margin) // step) for margin, n, step in inner)] = False
+    return Seen(sample.name, features.clone(), labels_at(labels, sizes)[0], stride, edge)
 
 
 def _all(network: ProtoUNet, samples: Sequence[Sample], recipe: Recipe, run: Run, text: str) -> Iterator[Seen]:
@@ -99,7 +107,8 @@ def likeness(network: ProtoUNet, samples: Sequence[Sample], recipe: Recipe, run:
 def push(network: ProtoUNet, samples: Sequence[Sample], recipe: Recipe, run: Run) -> dict[str, Any]:
     """Put the nearest feature of its own class in the place of each prototype; drop those that become the same.
 
-    The weights of one that is dropped go to the one that it is the same as, so the logits stay what they are.
+    Pixels near the edge of an image are taken only where a class has no others. The weights of one that is dropped go
+    to the one that it is the same as, so the logits stay what they are.
 
     Returns:
         ``pushed``: number, image, position and by how much each moved; ``duplicates``: the numbers dropped. A
@@ -109,7 +118,7 @@ def push(network: ProtoUNet, samples: Sequence[Sample], recipe: Recipe, run: Run
     owner = head.owner.tolist()
     best: list[tuple[float, str, list[int], Tensor]] = [(float("inf"), "", [], torch.empty(0))] * len(owner)
     for seen in _all(network, samples, recipe, run, "push"):
-        distances = _squared(network, seen)
+        distances = _squared(network, seen) + FAR * seen.edge.flatten()
         own = seen.labels.flatten()[None] == head.owner[:, None]
         nearest, places = distances.masked_fill(~own, float("inf")).min(1)
         for j, (distance, place) in enumerate(zip(nearest.tolist(), places.tolist(), strict=True)):
@@ -128,7 +137,7 @@ def push(network: ProtoUNet, samples: Sequence[Sample], recipe: Recipe, run: Run
             head.prototypes[j] = vector
             if same != j:
                 head.weight[:, same] += head.weight[:, j]
-            pushed.append({"number": j + 1, "image": name, "position": position, "moved": round(distance, 5)})
+            pushed.append({"number": j + 1, "image": name, "position": position, "moved": round(distance % FAR, 5)})
     return {"pushed": pushed, "duplicates": duplicates}
 
 

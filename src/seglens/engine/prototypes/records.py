@@ -23,7 +23,7 @@ from seglens.models.segmentation import SegmentationModel
 from seglens.models.spec import ModelSpec
 
 RECORDS, CROPS = "prototypes.json", "prototypes.safetensors"
-LEAST, MOST = 24, 96  # sides of a crop, in pixels
+LEAST, MOST = 40, 96  # sides of a crop, in pixels
 LIT = 95  # a crop shows what is among the 5 % of the image that are most alike
 
 Crop = NDArray[np.uint8]
@@ -168,7 +168,7 @@ def lit_box(similarity: NDArray[Any], position: Sequence[int]) -> tuple[tuple[in
         position: a pixel.
 
     Returns:
-        Half-open ranges per axis; between 24 and 96 pixels a side, where the image is that large.
+        Half-open ranges per axis; between 40 and 96 pixels a side, where the image is that large.
     """
     lit = similarity >= min(np.percentile(similarity, LIT), similarity[tuple(position)])
     numbered, _ = ndimage.label(lit)

@@ -46,7 +46,8 @@ class ProtoSeg(Method):
         known = {p.number: p for p in prototypes_of(case.model)}
         rows = decomposed(case, view)
         total = sum(row.product for row in rows)
-        best = sorted(rows, key=lambda row: -row.product)[: self.maps]
+        first = sorted(rows, key=lambda row: -row.product)
+        best = [row for row in first if row.product > 0][: self.maps] or first[:1]
         maps = tuple(_map(view, row) for row in best)
         winners = (Layer("winning prototype", "labels", view.winners()),)
         bars = Figure(
