@@ -60,7 +60,9 @@ def squares(height: int = 64, width: int = 80) -> np.ndarray:
 PLACES = {1: (30, 30), 2: (16, 16), 3: (48, 56)}
 
 
-def gallery_of(model: SegmentationModel, folder: Path, image: str = "", source: str = "") -> Gallery:
+def gallery_of(
+    model: SegmentationModel, folder: Path, image: str = "", source: str = "", *, activity: bool = True
+) -> Gallery:
     """A gallery of the network's three prototypes, as they lie in :func:`squares`."""
     gallery = Gallery.create(
         folder, title="shades", classes=["background", "cell"], model="shades", model_source="shades",
@@ -70,8 +72,8 @@ def gallery_of(model: SegmentationModel, folder: Path, image: str = "", source: 
     gallery.add_many(
         NewItem(
             labels[n], np.full((16, 16), round(255 * VALUES[n - 1]), np.uint8), at,
-            tuple((p - 8, p + 8) for p in at), image, "squares", source, {}, n, activity=n / 10, group=source,
-            vector=np.array([VALUES[n - 1]], np.float32),
+            tuple((p - 8, p + 8) for p in at), image, "squares", source, {}, n,
+            activity=n / 10 if activity else None, group=source, vector=np.array([VALUES[n - 1]], np.float32),
         )
         for n, at in PLACES.items()
     )  # fmt: skip

@@ -87,6 +87,50 @@ def test_a_gallery_of_the_chosen_network(gallery_dock, tmp_path, answers):
     assert d.state.message.level == "error"
 
 
+def test_activation_is_measured_once_and_when_asked(gallery_dock, tmp_path):
+    d = gallery_dock()
+    model = shades()
+    d.image(squares())
+    d.use(model)
+    made = gallery_of(model, tmp_path / "g.gallery", activity=False)
+    d.open(made)
+    first = {item.id: item.activity for item in made.items()}
+    assert first[1] > 0.8
+    assert first[2] == pytest.approx(256 / 5120, abs=0.02)
+    assert d.dock.painter.most == pytest.approx(first[1])
+    assert [e.kind for e in made.history()] == ["measure", "edit"]
+    # another image changes nothing by itself, and nobody takes it for an edit of others
+    light = np.full((64, 80), 0.9, np.float32)
+    light[0] = 0.8
+    d.image(light)
+    d.settle()
+    d.qtbot.wait(800)
+    assert {item.id: item.activity for item in made.items()} == first
+    assert "elsewhere" not in d.says()
+    pick(d, "activity")
+    assert made.item(2).activity == pytest.approx(1)
+
+
+def test_the_edited_network_is_saved(gallery_dock, tmp_path, answers):
+    from prototypes import tiny
+    from seglens.models.loaders import load_model
+
+    d = gallery_dock()
+    model = tiny()
+    d.image(squares())
+    d.use(model)
+    answers["path"] = str(tmp_path / "tiny.gallery")
+    pick(d, "model")
+    assert d.state.gallery is not None, d.says()
+    d.state.select([1])
+    d.dock.act("drop")
+    d.settle()
+    answers["path"] = str(tmp_path / "edited")
+    pick(d, "network")
+    assert d.says() == texts.SAVED.format(path=tmp_path / "edited")
+    assert load_model(tmp_path / "edited").module.head.active.tolist() == [False, True, True, True]
+
+
 def test_out_and_back_in(gallery_dock, tmp_path, answers):
     d = gallery_dock()
     d.open(gallery_of(shades(), tmp_path / "g.gallery"))

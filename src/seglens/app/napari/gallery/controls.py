@@ -110,7 +110,7 @@ class Filters(QWidget):
         self.menu_button.setText(texts.GALLERY if shelf is None else shelf.title)
         for box in (self.classes, self.images, self.order, self.turn, self.search):
             box.setEnabled(shelf is not None)
-        for key in ("save", "html", "table", "folder", "relocate", "history"):
+        for key in ("save", "html", "table", "folder", "relocate", "history", "activity", "network"):
             self.entries[key].setEnabled(editable)
         self.entries["rows"].setEnabled(shelf is not None and not editable)
         self.entries["close"].setEnabled(shelf is not None)
@@ -145,7 +145,7 @@ class Filters(QWidget):
         action: Any = menu.addAction(label) if menu is not None else None
         action.setToolTip(hint)
         action.triggered.connect(partial(self.chosen.emit, key))
-        if menu is not None and key in ("rows", "import", "folder"):
+        if menu is not None and key in ("rows", "folder", "network"):
             menu.addSeparator()
         return action
 

@@ -45,6 +45,7 @@ class Editor(QObject):
         self._timer.timeout.connect(self.watch)
         self._timer.start()
         link(self, self.opened, state.shelf_changed, state.edited)
+        link(self, self._measured, state.measured)
 
     @property
     def busy(self) -> bool:
@@ -98,6 +99,11 @@ class Editor(QObject):
         """Another gallery is open, or it was edited here: what it holds now is known."""
         gallery = self._gallery()
         self._token = None if gallery is None else gallery.token()
+
+    def _measured(self, _event: object = None) -> None:
+        known = self._state.measured_now
+        if known is not None and known.kept:
+            self.opened()
 
     def retire(self, gallery: Any) -> None:
         """Close a gallery once nothing uses it any more."""

@@ -109,6 +109,20 @@ class Files(QObject):
             path = path if Path(path).suffix or not ending else path + ending
             self._start(texts.SAVING, partial(_export, gallery=gallery, kind=kind, path=path), self._saved)
 
+    def ask_network(self) -> None:
+        """The chosen network with the prototypes of the gallery, as a model folder."""
+        gallery, model = self._gallery(), self._session.model.loaded
+        if gallery is None:
+            return
+        if model is None or gallery.info.layer:
+            self._state.say(texts.NO_NETWORK, level="warning")
+            return
+        name = f"{_plain(gallery.info.title)} network"
+        path, _ = QFileDialog.getSaveFileName(self._window, texts.NAME_FOLDER, str(Path.home() / name))
+        if path:
+            call = partial(_network, gallery=gallery, model=model, folder=path)
+            self._start(texts.SAVING, alone(self._session.lock, call), self._saved)
+
     def ask_import(self) -> None:
         """A table, or the table of an exported folder, into the open gallery; without one it becomes a new gallery."""
         path, _ = QFileDialog.getOpenFileName(self._window, texts.MENU["import"][0], str(Path.home()), "CSV (*.csv)")
@@ -234,6 +248,7 @@ class Files(QObject):
         return self._state.gallery
 
     def _name(self, name: str) -> str:
+        path: str
         path, _ = QFileDialog.getSaveFileName(
             self._window, texts.NAME_IT, str(self._home() / name), f"{texts.GALLERY} (*{ENDING})"
         )
@@ -314,6 +329,14 @@ def _export(run: Run, emit: Emit, *, gallery: Any, kind: str, path: str) -> str:
     else:
         gallery.export(path, run)
     return path
+
+
+def _network(run: Run, emit: Emit, *, gallery: Any, model: Any, folder: str) -> str:
+    from seglens.engine.prototypes import save_edited
+    from seglens.workspace.gallery import edit_of
+
+    edit, _ = edit_of(gallery, model)
+    return str(save_edited(model, edit, Path(folder)))
 
 
 def _of_export(run: Run, emit: Emit, *, source: Path, folder: str) -> Any:

@@ -75,6 +75,13 @@ class Looker(QObject):
             self._edited = False
             self._wish("change", self._change)
 
+    def keep_activity(self) -> None:
+        """Keep how much each item explains of this image as its activation."""
+        if self._state.gallery is None:
+            self._state.say(texts.OPEN_FIRST, level="warning")
+        elif self._ready():
+            self._wish("change", partial(self._change, keep=True))
+
     def ask_why(self, world: tuple[float, ...]) -> None:
         """Ask what made the pixel under a world position."""
         if self._ready():
@@ -100,13 +107,16 @@ class Looker(QObject):
 
     # -- what is asked --------------------------------------------------------------------------------------------
 
-    def _change(self, looked: work.Looked, where: asking.View) -> tuple[Work, Callable[[Any], None]] | None:
+    def _change(
+        self, looked: work.Looked, where: asking.View, keep: bool = False
+    ) -> tuple[Work, Callable[[Any], None]] | None:
         gallery = self._state.gallery
         if gallery is None:
             return None
         fits = looked.is_of(gallery)
         whole = place_of(self._session, where).whole
-        return partial(work.measure, looked=looked, whole=whole, gallery=gallery, fits=fits), self._state.measure
+        call = partial(work.measure, looked=looked, whole=whole, gallery=gallery, fits=fits, keep=keep)
+        return call, self._state.measure
 
     def _why(self, world: tuple[float, ...], looked: work.Looked, where: asking.View) -> Any:
         seen, gallery = looked.seen, self._state.gallery

@@ -114,9 +114,9 @@ class GalleryShelf:
         """Changes when anybody has edited."""
         return self._gallery.token()
 
-    def _ordered(self, wanted: Wanted, **page: int) -> list[Item]:
-        order: Any = wanted.order
-        return self._gallery.items(**_filters(wanted), order=order, descending=wanted.descending, **page)
+    def _ordered(self, wanted: Wanted, limit: int | None = None, offset: int = 0) -> list[Item]:
+        how: dict[str, Any] = {"order": wanted.order, "descending": wanted.descending}
+        return self._gallery.items(**_filters(wanted), **how, limit=limit, offset=offset)
 
     def _matching(self, wanted: Wanted) -> list[Item]:
         key = (wanted, self.token())

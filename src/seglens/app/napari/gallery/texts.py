@@ -39,6 +39,11 @@ MENU = {
     "html": ("Export as a page (HTML)…", "One file with all pictures, for a browser"),
     "table": ("Export as a table (CSV)…", "One line for each item"),
     "folder": ("Export to a folder…", "Table and pictures, to be imported elsewhere"),
+    "activity": (
+        "Measure activation here",
+        "How much each item explains of this image, kept for sorting",
+    ),
+    "network": ("Save the edited network…", "A model folder of its own, with the prototypes of this gallery"),
     "relocate": ("Find missing images…", "A folder to search for images that were moved"),
     "history": ("History", "Who did what, and when"),
     "close": ("Close", "The gallery stays in its folder"),
@@ -89,7 +94,9 @@ STOP = "Stop"
 MAKING = "Making the gallery"
 SAVING = "Saving"
 IMPORTING = "Importing"
+NO_NETWORK = "This gallery is not of the chosen network. Load it first."
 SEARCHING = "Searching for images"
+NAME_FOLDER = "Name a new folder"
 NAME_IT = "Name the new gallery"
 NEEDS_DOCK = "Choose a model in SegLens first (Plugins ▸ SegLens)."
 LOADING = "The model is being loaded."

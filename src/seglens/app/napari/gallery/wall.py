@@ -156,7 +156,7 @@ class Wall(QListView):
 
     def patience(self, item: Any) -> int:
         """Milliseconds until a click counts as one, so that a double click does not open an image first."""
-        return QApplication.doubleClickInterval()
+        return int(QApplication.doubleClickInterval())
 
     def _item_at(self, point: QPoint) -> Any:
         index = self.indexAt(point)

@@ -216,6 +216,9 @@ class PrototypeGallery(QWidget):
     def _measured(self, _event: object = None) -> None:
         state, model = self.state, self.session.model
         known, layer = state.measured_now, self.session.image_layer
+        if known is not None and known.kept:
+            self.wall.refresh()
+            self._scale()
         name = layer.name if layer is not None else ""
         self.coverage.show_parts(known.parts if known is not None else (), name, self._why_not_covered())
         self.leak.show_count(len(known.leaks) if known is not None else None)
@@ -252,6 +255,7 @@ class PrototypeGallery(QWidget):
             "model": files.ask_new, "blank": files.ask_blank, "bank": files.ask_bank, "rows": files.ask_keep_rows,
             "open": files.ask_open, "save": files.ask_save, "import": files.ask_import,
             "relocate": files.ask_relocate, "close": files.close, "history": self._show_history,
+            "activity": self.looker.keep_activity, "network": files.ask_network,
         }  # fmt: skip
         if key in acts:
             acts[key]()

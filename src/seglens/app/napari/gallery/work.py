@@ -124,18 +124,23 @@ class Measured:
         parts: the largest share first.
         leaks: items.
         other: the name of the chosen model, where the gallery is of another one.
+        kept: whether the shares were kept as the items' activation.
     """
 
     parts: tuple[Part, ...] = ()
     leaks: tuple[int, ...] = ()
     other: str = ""
+    kept: bool = False
 
 
-def measure(run: Run, emit: Emit, *, looked: Looked, whole: Image, gallery: Any, fits: bool) -> Measured:
+def measure(
+    run: Run, emit: Emit, *, looked: Looked, whole: Image, gallery: Any, fits: bool, keep: bool = False
+) -> Measured:
     """The mask after the edits of a gallery, handed over as soon as it is there; then who explains how much of it.
 
     Args:
         fits: whether the gallery is of this network; of another one, only leaks can be told.
+        keep: keep the shares as the items' activation, also where there is one already.
 
     Raises:
         SegLensError: what the engine says.
@@ -145,17 +150,22 @@ def measure(run: Run, emit: Emit, *, looked: Looked, whole: Image, gallery: Any,
     seen, found = looked.seen, []
     if fits and seen is not None and not gallery.info.layer:
         begin = time.perf_counter()
-        edit, items = edit_of(gallery, looked.model)
+        edit, numbers = edit_of(gallery, looked.model)
         labels = seen.view.labels(edit)
         emit(Change(labels, _difference(seen.before, labels), time.perf_counter() - begin))
         run.check()
-        found = shares(seen.view.winners(edit), items=items)
+        found = shares(seen.view.winners(edit), items=numbers)
     elif fits and gallery.info.layer and gallery.count(status="kept"):
         found = coverage(gallery, looked.model, looked.image, run)
-    labelled = {item.id: item.label for item in gallery.items()}
+    items = gallery.items()
+    labelled = {item.id: item.label for item in items}
     parts = tuple(Part(one.item, labelled.get(one.item or 0, ""), one.share) for one in found)
+    # thumbnails without any activation could not be sorted by it
+    keep = bool(found) and (keep or all(item.activity is None for item in items))
+    if keep:
+        gallery.set_activity({item.id: 0.0 for item in items} | {p.item: p.share for p in parts if p.item is not None})
     other = "" if fits else looked.model.spec.name
-    return Measured(parts, tuple(item.id for item in leaks(gallery, whole)), other)
+    return Measured(parts, tuple(item.id for item in leaks(gallery, whole)), other, keep)
 
 
 def where(run: Run, emit: Emit, *, looked: Looked, gallery: Any, bank: Any, key: int) -> NDArray[np.float32]:
@@ -311,4 +321,4 @@ def _owners(model: Any) -> dict[int, str]:
 def _difference(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArray[np.uint8]:
     more, fewer = (before == 0) & (after > 0), (before > 0) & (after == 0)
     other = (before != after) & ~more & ~fewer
-    return (more + 2 * fewer + 3 * other).astype(np.uint8)
+    return np.asarray(more + 2 * fewer + 3 * other, np.uint8)
