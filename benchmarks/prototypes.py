@@ -1,8 +1,9 @@
 """Prototype networks in numbers: the price in mIoU, what is kept, what the diversity term does, how fast an edit is.
 
-``python -m benchmarks.prototypes HISTOLOGY --models DIR`` trains what DIR lacks (``proto``: the recipe proto-histology;
-``plain``: the same U-Net and schedule with a 1×1 convolution instead of prototypes) and prints Markdown. HISTOLOGY is a
-folder for ``seglens train``. Without it, only what needs no data: diversity and speed.
+``python -m benchmarks.prototypes HISTOLOGY --alloy SUPERALLOY --models DIR`` trains what DIR lacks (``proto``: the recipe
+proto-histology; ``plain``: the same U-Net and schedule with a 1×1 convolution instead of prototypes; ``seed-0-with`` …:
+proto-superalloy, small and short, with and without the diversity term) and prints Markdown. Both are folders for
+``seglens train``. Without them, only what needs no data: diversity on drawn pictures, and speed.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,11 +53,17 @@ def plain_recipe() -> Recipe:
     return replace(proto, spec=spec, network="unet", arguments=arguments, phases=phases, task=PLAIN, options={})
 
 
-def trained(recipe: str | Recipe, data: Path, folder: Path) -> SegmentationModel:
+def trained(recipe: str | Recipe, data: Path, folder: Path, seed: int = 0) -> SegmentationModel:
     """The model of a folder; trained first, where there is none."""
     if not (folder / "model.json").is_file():
-        train(recipe, data, folder, run=Run())
+        train(recipe, data, folder, run=Run(seed=seed))
     return load_model(folder, device="cpu")
+
+
+def after_joint(folder: Path) -> dict[str, Any]:
+    """What push and prune told of a trained model."""
+    told: dict[str, Any] = next(p["after"] for p in read_spec(folder / "training.json")["phases"] if "after" in p)
+    return told
 
 
 def miou(model: SegmentationModel, samples: Sequence[Sample]) -> list[float]:
@@ -82,7 +90,7 @@ def price(data: Path, models: Path) -> list[str]:
         each = miou(model, samples)
         scores[which] = float(np.mean(each))
         lines.append(f"| {which} prototypes | {scores[which]:.4f} | {' | '.join(f'{v:.4f}' for v in each)} |")
-    told = next(p["after"] for p in read_spec(models / "proto" / "training.json")["phases"] if "after" in p)
+    told = after_joint(models / "proto")
     kept = len(prototypes_of(pair["with"]))
     lines += [
         "",
@@ -90,6 +98,30 @@ def price(data: Path, models: Path) -> list[str]:
         f"{told['prototypes']} ({kept / told['prototypes']:.0%}): {len(told['duplicates'])} became the same pixel as "
         f"another, {len(told['pruned'])} were pruned. Likeness of the prototypes of a class: {told['likeness']}.",
     ]
+    return lines
+
+
+def on_alloy(data: Path, models: Path, seeds: int) -> list[str]:
+    """Small and short trainings on real images, with and without the term: likeness, prototypes kept, Dice."""
+    usual = RECIPES["proto-superalloy"]
+    lengths = {"warm-up": 1, "joint": 4, "last layer": 1}
+    phases = tuple(replace(phase, epochs=lengths[phase.name]) for phase in usual.phases)
+    recipe = replace(usual, phases=phases, crop=96, batch=4)
+    lines = [f"| proto-superalloy, small, {seeds} seeds | likeness before push | after | kept of 15 | Dice, test |"]
+    lines.append("|---|---|---|---|---|")
+    for which, weight in (("without", 0.0), ("with", 0.25)):
+        chosen = replace(recipe, options={**usual.options, "diversity": weight})
+        rows = []
+        for seed in range(seeds):
+            folder = models / f"seed-{seed}-{which}"
+            trained(chosen, data, folder, seed)
+            told, test = after_joint(folder), read_spec(folder / "training.json")["test"]
+            dice = float(np.mean([one["dice"] for one in test["classes"].values()]))
+            rows.append((*told["likeness"].values(), float(sum(told["kept"].values())), dice))
+        shown = " | ".join(
+            f"{mean:.2f} ± {spread:.2f}" for mean, spread in zip(np.mean(rows, 0), np.std(rows, 0), strict=True)
+        )
+        lines.append(f"| {which} the term | {shown} |")
     return lines
 
 
@@ -202,6 +234,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run from the command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.prototypes", description=__doc__)
     parser.add_argument("data", type=Path, nargs="?", help="a folder of stained tissue with images/ and masks/")
+    parser.add_argument("--alloy", type=Path, help="the superalloy with train/, val/ and test/")
     parser.add_argument("--models", type=Path, default=Path("benchmarks/results/prototypes"), help="trained models")
     parser.add_argument("--seeds", type=int, default=5, help="trainings with and without the diversity term")
     asked = parser.parse_args(arguments)
@@ -211,6 +244,8 @@ def main(arguments: Sequence[str]) -> int:
         model = load_model(asked.models / "proto", device="cpu")
     else:
         model = load_model(RECIPE, device="cpu")
+    if asked.alloy is not None:
+        parts.append(on_alloy(asked.alloy, asked.models, asked.seeds))
     parts += [diversity(asked.seeds), speed(model)]
     sys.stdout.write("\n\n".join("\n".join(part) for part in parts) + "\n")
     return 0
