@@ -1,9 +1,9 @@
 """Prototype networks in numbers: the price in mIoU, what is kept, what the diversity term does, how fast an edit is.
 
-``python -m benchmarks.prototypes HISTOLOGY --alloy SUPERALLOY --models DIR`` trains what DIR lacks (``proto``: the recipe
-proto-histology; ``plain``: the same U-Net and schedule with a 1×1 convolution instead of prototypes; ``seed-0-with`` …:
-proto-superalloy, small and short, with and without the diversity term) and prints Markdown. Both are folders for
-``seglens train``. Without them, only what needs no data: diversity on drawn pictures, and speed.
+``python -m benchmarks.prototypes HISTOLOGY --alloy SUPERALLOY --models DIR`` trains what DIR lacks (``proto``: the
+recipe proto-histology; ``plain``: the same U-Net and schedule with a 1×1 convolution instead of prototypes;
+``seed-0-with`` …: proto-superalloy, small and short, with and without the diversity term) and prints Markdown. Both are
+folders for ``seglens train``. Without them, only what needs no data: diversity on drawn pictures, and speed.
 """
 
 from __future__ import annotations
