@@ -230,17 +230,28 @@ def test_scores_are_known_the_second_time_and_not_after_a_change():
     cache.clear()
 
 
-def test_preview_in_half_precision_tells_its_error():
+@pytest.mark.parametrize("kind", ["bf16", "fp16"])
+def test_preview_in_half_precision_tells_its_error(kind):
     image, model, target = picture(), network(), TARGETS["painted"](2)
     exact = explain("occlusion", image, model, target, window=9, stride=9)
-    run = Run(precision="bf16")
+    run = Run(precision=kind)
     preview = explain("occlusion", image, model, target, run=run, window=9, stride=9)
     told = preview.record.engine["precision"]
-    assert told["kind"] == "bf16"
+    assert told["kind"] == kind
     assert 0 < told["logit error"] < 0.5
     assert any("preview" in note for note in preview.record.notes)
     error = np.abs(preview.map.data - exact.map.data).max()
     assert 0 < error < 4 * told["logit error"]
+
+
+def test_a_preview_whose_numbers_overflow_is_refused():
+    model = network()
+    with torch.no_grad():
+        for parameter in model.module.parameters():
+            parameter.mul_(300)
+    with pytest.raises(BadParameter, match="too large") as caught:
+        explain("occlusion", picture(), model, TARGETS["painted"](2), run=Run(precision="fp16"), window=9, stride=9)
+    assert "bf16" in caught.value.fix
 
 
 def test_a_layer_s_preview_tells_its_error_too():

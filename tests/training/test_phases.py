@@ -262,3 +262,9 @@ def test_a_task_is_found_by_its_path() -> None:
     for wrong in ("Task", "seglens.training.tasks.Tusk", "seglens.no.Task", "seglens.training.tasks.Batch"):
         with pytest.raises(UnknownName):
             find_task(wrong)
+
+
+def test_half_precision_without_room_is_refused(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadParameter, match="fp16") as caught:
+        train(TINY, data, tmp_path / "out", run=Run(precision="fp16"))
+    assert "bf16" in caught.value.fix

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from seglens.core.explanation import Explanation
 
 Progress = Callable[[int, int, str], None]
-Precision = Literal["full", "bf16"]
+Precision = Literal["full", "bf16", "fp16"]
 
 PAUSE = 0.5  # seconds between two partial answers
 
@@ -46,7 +46,7 @@ class Run:
         on_note: called with a sentence worth telling the person (a smaller tile was used, …).
         on_partial: called with the answer so far, at most twice a second, while an anytime method works.
         memory: bytes that perturbed copies and their activations may take.
-        precision: ``bf16`` is a preview: faster, and logits move; the error is measured and recorded.
+        precision: ``bf16`` and ``fp16`` are previews: faster, and logits move; the error is measured and recorded.
         plain: take no short cut: the straight loop over whole images, to compare with.
         engine: what the engine did to save work; kept in the record.
     """

@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
-from math import prod
+from math import isfinite, prod
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from seglens.core.boxes import Box, at_box, common, moved, whole
-from seglens.core.errors import OutOfMemory
+from seglens.core.errors import BadParameter, OutOfMemory
 from seglens.core.run import Run
 from seglens.engine import cache, dirty, fast, tuning
 from seglens.engine.dirty_program import Program
@@ -355,6 +355,11 @@ class Evaluator:
     def _tell_error(self, clean: Tensor, how: Plan) -> None:
         true = self.logits[at_box(how.crop)]
         error = float((clean - true).abs().max())
+        if not isfinite(error):
+            raise BadParameter(
+                f"In {self.run.precision} numbers inside {self.model.spec.name} become too large.",
+                fix="Use --precision bf16, which holds large numbers, or full.",
+            )
         self.run.engine["precision"] = {"kind": self.run.precision, "logit error": error}
         self.run.note(
             f"A preview in {self.run.precision}: logits move by up to {error:.2g} of {float(true.abs().max()):.2g}."

@@ -95,7 +95,7 @@ def precision(model: SegmentationModel, run: Run) -> Any:
     """A context in which the network runs in the precision that was asked for."""
     if run.precision == "full":
         return nullcontext()
-    return torch.autocast(model.device.type, torch.bfloat16)
+    return torch.autocast(model.device.type, {"bf16": torch.bfloat16, "fp16": torch.float16}[run.precision])
 
 
 class Watching(TorchDispatchMode):  # type: ignore[no-untyped-call]

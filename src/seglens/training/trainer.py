@@ -92,7 +92,7 @@ def train(
 ) -> Path:
     """Train a recipe and write the model folder; see :func:`seglens.training.train`."""
     order = _order(recipe, data, out, run, epochs, network, patience, licence)
-    _check(order, resume)
+    _check(order, resume, run)
     chosen = order.recipe
     task = find_task(chosen.task)(chosen, run)
     split = drawn_names() if chosen.synthetic or data is None else split_folder(data)
@@ -155,11 +155,13 @@ def _order(
     return Order(name, recipe, data, out, epochs, tuple(options))
 
 
-def _check(order: Order, resume: bool) -> None:
+def _check(order: Order, resume: bool, run: Run) -> None:
     recipe, out = order.recipe, order.out
     if order.epochs is not None and order.epochs < 1:
         own = sum(phase.epochs for phase in recipe.plan())
         raise BadParameter(f"epochs={order.epochs} trains nothing.", fix=f"Use 1 or more; the recipe has {own}.")
+    if run.precision == "fp16":
+        raise BadParameter("precision=fp16 makes gradients vanish.", fix="Train in bf16 or full.")
     if recipe.patience is not None and recipe.patience < 1:
         raise BadParameter(f"patience={recipe.patience} stops at once.", fix="Use 1 epoch or more, or leave it out.")
     _ = order.plan

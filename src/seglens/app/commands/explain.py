@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import click
 
@@ -30,6 +30,7 @@ from seglens.core.files import read_labels
 from seglens.core.method import Method
 from seglens.core.param import Parameter
 from seglens.core.rerun import flag
+from seglens.core.run import Precision
 from seglens.core.saving import check_new, new_folder, save_explanation, save_record, save_table
 from seglens.core.target import Predicted
 
@@ -88,8 +89,8 @@ def _further() -> list[click.Parameter]:
         Option(["--annotation"], section=TARGET, metavar="FILE", help="A labels image: units, or what a method needs."),
         Option(["--tile"], section=RUN, type=click.IntRange(min=8), metavar="N", help="Explain tiles of this side."),
         Option(
-            ["--precision"], section=RUN, type=click.Choice(["full", "bf16"]), default="full", show_default=True,
-            help="bf16 is a preview: faster, and logits move.",
+            ["--precision"], section=RUN, type=click.Choice(get_args(Precision)), default="full", show_default=True,
+            help="bf16 and fp16 are previews: faster, and logits move.",
         ),
         Option(["--each-object"], section=TARGET, is_flag=True, help="Every object of the class, for one run's work."),
         Option(["--compare-fills"], section=RUN, is_flag=True, help="Ask with every fill and show where they differ."),
