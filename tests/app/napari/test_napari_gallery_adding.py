@@ -191,12 +191,14 @@ def test_an_image_is_opened_and_one_that_is_gone_is_said(gallery_dock, tmp_path)
     d.dock.jumper.go(d.wall.items.item(1))
     d.settle()
     assert d.says() == texts.MISSING.format(name="squares", source=file)
+    assert d.state.missing == {str(file)}
     assert d.shown() == [1, 2, 3]
     assert d.dock.thumbs.get(2) is not None or d.dock.thumbs.decoded
     # and it can be found again
     d.dock.files._start(texts.SEARCHING, lambda run, emit: _relocate(gallery, tmp_path, run), d.dock.files._relocated)
     d.settle()
     assert d.says() == texts.FOUND.format(count=3, left=0)
+    assert d.state.missing == set()
     d.dock.jumper.go(d.wall.items.item(1))
     d.settle()
     assert d.session.image_layer.name == "elsewhere"

@@ -114,7 +114,8 @@ BANK_KINDS = {
     "pixel": ("pixel", "Pixels drawn by chance"),
 }
 BANK_LAYER = "Layer"
-BANK_LAYER_AUTO = "auto: what the head reads"
+BANK_LAYER_AUTO = "auto"
+BANK_LAYER_HINT = "Whose channels are kept; auto takes what the head of the network reads"
 BANK_GROUP = "Groups"
 BANK_GROUPS = {
     "file": ("each file alone", "An example is never looked up in its own image"),

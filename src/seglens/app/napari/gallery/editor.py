@@ -37,6 +37,7 @@ class Editor(QObject):
         self._state = state
         self._waiting: deque[tuple[Any, Edit, Told]] = deque()
         self._job: Job | None = None
+        self._search: Job | None = None
         self._token: Any = None
         self._retired: list[Any] = []
         self.quiet: Callable[[], bool] = lambda: True  # whether nobody else is reading
@@ -46,11 +47,12 @@ class Editor(QObject):
         self._timer.start()
         link(self, self.opened, state.shelf_changed, state.edited)
         link(self, self._measured, state.measured)
+        link(self, self.look_for_images, state.shelf_changed, state.edited)
 
     @property
     def busy(self) -> bool:
         """Whether edits are on their way."""
-        return self._job is not None or bool(self._waiting)
+        return self._job is not None or bool(self._waiting) or self._search is not None
 
     def keep(self) -> None:
         """Let the selected items count again."""
@@ -112,9 +114,9 @@ class Editor(QObject):
     def watch(self) -> None:
         """Look whether somebody else has edited: another viewer, another program, or the command line."""
         gallery = self._gallery()
-        if self.busy:
+        if self.busy or not self.quiet():
             return
-        if self._retired and self.quiet():
+        if self._retired:
             self._retired.pop().close()
         if gallery is None:
             return
@@ -125,9 +127,21 @@ class Editor(QObject):
             self._lost(gallery, error)
             return
         if token != self._token:
-            if latest:
+            if latest and latest[0].kind != "measure":
                 self._state.say(texts.ELSEWHERE.format(what=latest[0].what, person=latest[0].person))
             self._state.edited.emit()
+
+    def look_for_images(self, _event: object = None) -> None:
+        """Find out which images are not where they were, in a thread: a drive may be slow or away."""
+        gallery = self._gallery()
+        if gallery is None:
+            self._state.miss(frozenset())
+        elif self._search is None:
+            job = Job("looking for images", partial(_missing, gallery=gallery))
+            job.returned.connect(lambda found: self._state.miss(found) if gallery is self._gallery() else None)
+            job.ended.connect(lambda: self._searched(job))
+            self._search = job
+            job.start()
 
     def stop(self, *_: object) -> None:
         """The gallery goes; edits that wait are still made, since somebody asked for them."""
@@ -175,11 +189,19 @@ class Editor(QObject):
         job.deleteLater()
         self._next()
 
+    def _searched(self, job: Job) -> None:
+        self._search = None
+        job.deleteLater()
+
     def _gallery(self) -> Any:
         return self._state.gallery
 
     def _no_gallery(self) -> str:
         return texts.BANK_ONLY if self._state.bank is not None else texts.OPEN_FIRST
+
+
+def _missing(run: Run, emit: Emit, *, gallery: Any) -> frozenset[str]:
+    return frozenset(item.source for item in gallery.missing())
 
 
 def _edit(run: Run, emit: Emit, *, gallery: Any, edit: Edit) -> Any:

@@ -105,6 +105,8 @@ class Jumper(QObject):
         if found is None:
             sentence = texts.MISSING if item.source else texts.NEVER_A_FILE
             self._state.say(sentence.format(name=item.name or texts.NAMELESS, source=item.source), level="warning")
+            if item.source:
+                self._state.miss(self._state.missing | {item.source})
             return
         layer = self._session.layer(found) if isinstance(found, str) else self._open(viewer, item, found)
         if layer is not None:

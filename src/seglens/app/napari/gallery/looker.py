@@ -191,10 +191,8 @@ class Looker(QObject):
         if viewer is None or spec is None or gone or not (self._edited or any(change.counts)):
             return
         layers.show_change(viewer, where, change, spec)
-        more, fewer, other = change.counts
-        sentence = texts.CHANGED if any(change.counts) else texts.SAME
         before = self._state.message.what if self._state.message is not None and self._edited else ""
-        told = sentence.format(added=more, removed=fewer, other=other, seconds=change.seconds)
+        told = texts.changed(change.counts, change.seconds)
         self._state.say(before or told, told if before else "")
         self.answered.emit("mask")
 

@@ -3,7 +3,7 @@
 # mypy: allow-subclassing-any
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from qtpy.QtCore import QModelIndex, QRect, QSize, Qt
@@ -21,6 +21,7 @@ BAR = 4
 CELL = QSize(SIDE + 2 * EDGE, STRIPE + SIDE + LINE + BAR + 2 * EDGE + 2)
 PALETTE = ("#4fc3f7", "#ffb74d", "#81c784", "#e57373", "#ba68c8", "#fff176", "#a1887f", "#f06292", "#90a4ae", "#4db6ac")
 FAINT = 0.35
+CHOSEN = "#448aff"
 
 
 class Painter(QStyledItemDelegate):
@@ -29,14 +30,20 @@ class Painter(QStyledItemDelegate):
     Args:
         thumbs: the pictures.
         colour_of: the colour of a class.
-        most: the largest activation that is shown, for the length of bars.
+        missing: sources of images that are not where they were.
         parent: the list.
     """
 
-    def __init__(self, thumbs: Thumbs, colour_of: Callable[[str], str], parent: Any = None) -> None:
+    def __init__(
+        self,
+        thumbs: Thumbs,
+        colour_of: Callable[[str], str],
+        missing: Callable[[], Collection[str]] = tuple,
+        parent: Any = None,
+    ) -> None:
         """Paints nothing by itself."""
         super().__init__(parent)
-        self._thumbs, self._colour_of = thumbs, colour_of
+        self._thumbs, self._colour_of, self._missing = thumbs, colour_of, missing
         self.most = 1.0
 
     def sizeHint(self, _option: QStyleOptionViewItem, _index: QModelIndex) -> QSize:  # noqa: N802 - Qt's name
@@ -53,7 +60,7 @@ class Painter(QStyledItemDelegate):
         rect, palette = option.rect, option.palette
         chosen = bool(option.state & QStyle.StateFlag.State_Selected)
         if chosen:
-            painter.fillRect(rect, palette.color(QPalette.ColorRole.Highlight))
+            self._frame(painter, rect)
         inner = rect.adjusted(EDGE, EDGE, -EDGE, -EDGE)
         gone = item.status != "kept"
         painter.setOpacity(FAINT if gone else 1.0)
@@ -61,13 +68,28 @@ class Painter(QStyledItemDelegate):
         self._picture(painter, QRect(inner.left(), inner.top() + STRIPE, SIDE, SIDE), item, palette)
         painter.setOpacity(0.6 if gone else 1.0)
         line = QRect(inner.left(), inner.top() + STRIPE + SIDE + 1, inner.width(), LINE)
-        self._words(painter, line, texts.caption(item), palette, chosen=chosen)
+        self._words(painter, line, texts.caption(item), palette)
         self._bar(painter, QRect(inner.left(), line.bottom() + 1, inner.width(), BAR), item, palette)
         painter.setOpacity(1.0)
+        if item.source and item.source in self._missing():
+            self._badge(painter, QRect(inner.left(), inner.top() + STRIPE, SIDE, LINE))
         if option.state & QStyle.StateFlag.State_HasFocus:
             painter.setPen(QPen(palette.color(QPalette.ColorRole.Text), 1, Qt.PenStyle.DotLine))
             painter.drawRect(rect.adjusted(1, 1, -2, -2))
         painter.restore()
+
+    def _frame(self, painter: QPainter, rect: QRect) -> None:
+        ground = QColor(CHOSEN)
+        ground.setAlpha(90)
+        painter.fillRect(rect, ground)
+        painter.setPen(QPen(QColor(CHOSEN), 2))
+        painter.drawRect(rect.adjusted(1, 1, -1, -1))
+
+    def _badge(self, painter: QPainter, place: QRect) -> None:
+        """The image is not where it was; the picture is still here."""
+        painter.fillRect(place, QColor(0, 0, 0, 150))
+        painter.setPen(QColor(colours.AMBER))
+        painter.drawText(place, int(Qt.AlignmentFlag.AlignCenter), texts.IMAGE_GONE)
 
     def _picture(self, painter: QPainter, place: QRect, item: Any, palette: QPalette) -> None:
         picture = self._thumbs.get(item.id)
@@ -88,14 +110,12 @@ class Painter(QStyledItemDelegate):
         told: str,
         palette: QPalette,
         *,
-        chosen: bool = False,
         middle: bool = False,
     ) -> None:
         font = QFont(painter.font())
         font.setPointSizeF(max(6.5, font.pointSizeF() * 0.85))
         painter.setFont(font)
-        role = QPalette.ColorRole.HighlightedText if chosen else QPalette.ColorRole.Text
-        painter.setPen(palette.color(role))
+        painter.setPen(palette.color(QPalette.ColorRole.Text))
         short = painter.fontMetrics().elidedText(told, Qt.TextElideMode.ElideMiddle, place.width())
         where = Qt.AlignmentFlag.AlignCenter if middle else Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter
         painter.drawText(place, int(where), short)

@@ -43,6 +43,7 @@ class GalleryState:
         measured_now: who explains how much of the image that is looked at, and which items come from it; ``None``
             while that is not known.
         wanted: filter and order.
+        missing: sources of images that are not where they were.
     """
 
     shelf_changed = Signal()  # something else is shown
@@ -50,6 +51,7 @@ class GalleryState:
     selection_changed = Signal()
     wanted_changed = Signal()
     said = Signal()  # there is something to tell
+    missing_changed = Signal()
     measured = Signal()  # who explains how much of the image is known, or no longer
     rows_wanted = Signal()  # somebody asks for bank rows; the widget opens itself and shows them
 
@@ -64,6 +66,7 @@ class GalleryState:
         self.selected: tuple[int, ...] = ()
         self.selected_rows: tuple[int, ...] = ()
         self.message: Message | None = None
+        self.missing: frozenset[str] = frozenset()
         self.measured_now: Measured | None = None
 
     @property
@@ -98,6 +101,12 @@ class GalleryState:
         if measured is not self.measured_now:
             self.measured_now = measured
             self.measured.emit()
+
+    def miss(self, sources: frozenset[str]) -> None:
+        """These images are not where they were."""
+        if sources != self.missing:
+            self.missing = sources
+            self.missing_changed.emit()
 
     def say(self, what: str, fix: str = "", level: Level = "note") -> None:
         """Tell a sentence or two below the thumbnails; an empty one takes the last away."""

@@ -136,9 +136,9 @@ MAP = "where item {id} fires"
 MAP_TOLD = "Similarity to item {id} ({label}) in {name}: bright is alike."
 AFTER = "mask after edit"
 DIFFERENCE = "difference"
-CHANGED = "{added} pixels more, {removed} fewer, {other} of another class; {seconds:.2f} s."
 SAME = "The mask stays the same ({seconds:.2f} s)."
-CHANGES = {1: "more", 2: "fewer", 3: "other class"}
+CHANGES = ("more", "fewer", "of another class")
+IMAGE_GONE = "image missing"
 TOO_LARGE = "The mask is shown after an edit for up to {most} megapixels. Choose View or Regions in the Model tab."
 
 # Coverage and leak.
@@ -215,3 +215,9 @@ def with_key(verb: str) -> str:
 def several(ids: Sequence[int]) -> str:
     """Items in words."""
     return f"item {ids[0]}" if len(ids) == 1 else f"{len(ids)} items"
+
+
+def changed(counts: Sequence[int], seconds: float) -> str:
+    """How much of the mask an edit changed: pixels more, fewer, and of another class."""
+    told = [f"{count} {what}" for count, what in zip(counts, CHANGES, strict=True) if count]
+    return f"Pixels: {', '.join(told)} ({seconds:.2f} s)." if told else SAME.format(seconds=seconds)

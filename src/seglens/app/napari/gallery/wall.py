@@ -101,7 +101,8 @@ class Wall(QListView):
         self._quiet = True
         self.items.refresh()
         count = self.items.rowCount()
-        near = range(max(0, row - PAGE), min(count, row + PAGE)) if row >= 0 else range(0)
+        around = max(row, 0)
+        near = range(max(0, around - PAGE), min(count, around + PAGE)) if keys or row >= 0 else range(0)
         here = {item.id: n for n in near if (item := self.items.item(n)) is not None}
         self._choose([here[k] for k in keys if k in here])
         if row >= 0 and count:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from qtpy.QtCore import QModelIndex, QRectF, QSize, Qt, Signal
-from qtpy.QtGui import QColor, QIcon, QPainter
+from qtpy.QtGui import QColor, QIcon, QPainter, QPixmap
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QHeaderView,
@@ -80,7 +80,7 @@ class WhyPanel(QWidget):
     def _fill(self, at: int, row: WhyRow, most: float) -> None:
         name = QTableWidgetItem(f"P{row.number}")
         if row.crop is not None and row.crop.size:
-            name.setIcon(QIcon(pixmap_of(row.crop, PICTURE)))
+            name.setIcon(QIcon(_square(pixmap_of(row.crop, PICTURE))))
         self.table.setItem(at, 0, name)
         self.table.setItem(at, 1, QTableWidgetItem(row.label))
         for column, value in enumerate((row.similarity, row.weight), start=2):
@@ -148,6 +148,16 @@ def _table() -> QTableWidget:
         side.setDefaultSectionSize(PICTURE + 4)
     table.setItemDelegateForColumn(4, _Bar(table))
     return table
+
+
+def _square(picture: QPixmap) -> QPixmap:
+    """In the middle of a square, so that all names begin at one line."""
+    square = QPixmap(PICTURE, PICTURE)
+    square.fill(Qt.GlobalColor.transparent)
+    painter = QPainter(square)
+    painter.drawPixmap((PICTURE - picture.width()) // 2, (PICTURE - picture.height()) // 2, picture)
+    painter.end()
+    return square
 
 
 def _number(value: float, *, sign: bool = False) -> QTableWidgetItem:

@@ -53,7 +53,7 @@ class PrototypeGallery(QWidget):
         self.clicks = PixelClicks(session, self.looker, self)
         self.editor.quiet = lambda: not self.looker.busy
         self.thumbs = Thumbs(self)
-        self.painter = Painter(self.thumbs, self.colour)
+        self.painter = Painter(self.thumbs, self.colour, lambda: state.missing)
         self.wall = Wall(state, self.thumbs, self.painter)
         self.filters, self.verbs = Filters(state), Verbs(state)
         self.coverage, self.leak = Coverage(self.colour), Leak()
@@ -184,7 +184,7 @@ class PrototypeGallery(QWidget):
         link(self, self.files.show_rows, state.rows_wanted)
         link(self, self._measured, state.measured)
         link(self, self._measured, session.model.events.loaded, session.model.events.loading)
-        link(self, self._repaint, session.model.events.spec)
+        link(self, self._repaint, session.model.events.spec, state.missing_changed)
         self.destroyed.connect(self.stop)
 
     def _other_shelf(self, _event: object = None) -> None:

@@ -161,7 +161,7 @@ def measure(
     labelled = {item.id: item.label for item in items}
     parts = tuple(Part(one.item, labelled.get(one.item or 0, ""), one.share) for one in found)
     # thumbnails without any activation could not be sorted by it
-    keep = bool(found) and (keep or all(item.activity is None for item in items))
+    keep = bool(found and items) and (keep or all(item.activity is None for item in items))
     if keep:
         gallery.set_activity({item.id: 0.0 for item in items} | {p.item: p.share for p in parts if p.item is not None})
     other = "" if fits else looked.model.spec.name
