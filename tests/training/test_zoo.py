@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from seglens.core.files import open_image
 from seglens.core.run import Run
+from seglens.engine.prototypes import PrototypeView, prototypes_of
 from seglens.engine.reach import measure_reach
 from seglens.models.loaders import load_model
 from seglens.models.spec import ModelSpec
@@ -21,7 +23,12 @@ from seglens.training.evaluate import predict, score, shortcut_rates
 ZOO = Path(str(files("seglens"))) / "models" / "zoo"
 DATA = Path(__file__).parents[3] / "shared" / "data"
 SHIPPED = sorted(card.parent.name.replace("_", "-") for card in ZOO.glob("*/CARD.md"))
-SETS = {"nuclei-fluorescence": "dsb2018_fluo", "nuclei-histology": "dsb2018_histology"}
+SETS = {
+    "nuclei-fluorescence": "dsb2018_fluo",
+    "nuclei-histology": "dsb2018_histology",
+    "proto-histology": "dsb2018_histology",
+    "proto-superalloy": "nasa_superalloy",
+}
 
 
 def folder(name: str) -> Path:
@@ -66,6 +73,36 @@ def test_recorded_scores_are_reproduced_on_held_out_images(name: str, data: str)
     again = score(model, read_folder(DATA / data, small, model.spec), Run())["images"]
     for image in small:
         assert again[image]["dice"] == pytest.approx(recorded[image]["dice"], abs=2e-3)
+
+
+@pytest.mark.parametrize("name", [name for name in SHIPPED if name.startswith("proto-")])
+def test_shipped_prototypes_have_crops_and_name_no_path(name: str) -> None:
+    model = load_model(name)
+    prototypes = prototypes_of(model)
+    labels = {p.label for p in prototypes}
+    assert labels == {c.name for c in model.spec.classes}
+    assert all(p.image and p.name and min(p.crop.shape[:2]) >= 24 and np.ptp(p.crop) > 0 for p in prototypes)
+    assert not any(p.source for p in prototypes)
+
+
+@pytest.mark.parametrize("name", [name for name in SHIPPED if name.startswith("proto-")])
+def test_shipped_prototypes_are_pixels_of_their_images(name: str) -> None:
+    data = DATA / SETS[name]
+    if not data.is_dir():
+        pytest.skip(f"the image set {data.name} is not beside the project")
+    model = load_model(name)
+    images = {image.name: image for image in map(open_image, data.rglob("images/*"))}
+    for one in prototypes_of(model)[::4]:
+        image = images[one.name]
+        assert image.fingerprint() == one.image
+        view = PrototypeView(model, image, Run())
+        place = tuple(
+            p * n // full for p, n, full in zip(one.position, view.features.shape[1:], view.shape, strict=True)
+        )
+        assert float(view.similarities[(one.number - 1, *place)]) > 9.1
+        (top, bottom), (left, right) = one.box
+        pixels = image.read("YXC")[top:bottom, left:right].squeeze()
+        np.testing.assert_array_equal(one.crop, pixels)
 
 
 def test_the_shortcut_model_reads_the_mark() -> None:
