@@ -160,13 +160,14 @@ def edited(model: SegmentationModel, edit: PrototypeEdit) -> SegmentationModel:
     return SegmentationModel(module, spec, device=model.device, source=model.source, options=model.options)
 
 
-def save_edited(model: SegmentationModel, edit: PrototypeEdit, folder: Path) -> Path:
+def save_edited(model: SegmentationModel, edit: PrototypeEdit, folder: str | Path) -> Path:
     """Save a model with other prototypes as a model folder of its own; card and record of training go along.
 
     Raises:
         MissingNeed: the network is no :class:`~seglens.models.nets.proto_unet.ProtoUNet`.
         BadParameter: the folder is not empty.
     """
+    folder = Path(folder)
     changed = edited(model, edit)
     module = changed.module
     head = check_prototypes(changed)
