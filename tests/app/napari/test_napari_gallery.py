@@ -6,7 +6,7 @@ from gallery_help import DARK, MIDDLE, PLACES, gallery_of, many, shades, squares
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import QApplication
 
-from seglens.app.napari.gallery import layers, texts
+from seglens.app.napari.gallery import docking, layers, texts
 from seglens.app.napari.viewer_session import MARK, layer_id
 from seglens.workspace.gallery import Gallery
 
@@ -372,6 +372,40 @@ def test_a_second_viewer_sees_edits(ready, gallery_dock):
     first.wait(lambda: first.shown() == [1, 2, 3])
     first.settle()
     assert not ours(first, layers.DIFFERENCE).data.any()
+
+
+def test_a_closed_gallery_is_gone_and_opens_with_what_it_showed(make_napari_viewer, qtbot, tmp_path):
+    viewer = make_napari_viewer(show=True)
+    first = docking.gallery_of(viewer)
+    first.files.show(gallery_of(shades(), tmp_path / "g.gallery"))
+    qtbot.wait(50)
+    gone = []
+    first.destroyed.connect(lambda: gone.append(True))
+    del first
+    (holder,) = viewer.window._wrapped_dock_widgets.values()
+    holder.destroyOnClose()
+    del holder
+    qtbot.waitUntil(lambda: bool(gone))
+    assert docking.gallery_of(viewer, make=False) is None
+    again = docking.gallery_of(viewer)
+    assert again.wall.items.rowCount() == 3
+    # below the picture, both times
+    main = again.window()
+    qtbot.waitUntil(lambda: again.isVisible())
+    qtbot.wait(50)
+    assert main.dockWidgetArea(docking._holder(again)) == Qt.DockWidgetArea.BottomDockWidgetArea
+    qtbot.waitUntil(lambda: not (again.editor.busy or again.looker.busy))
+    again.stop()
+
+
+def test_one_click_means_one_thing(ready):
+    d = ready
+    d.dock.clicks.set_active(True)
+    d.dock.adder.click()
+    assert not d.dock.clicks.active
+    d.dock.act("why")
+    assert d.dock.clicks.active
+    assert not d.dock.adder.picker.active
 
 
 def test_ten_thousand_items(empty, tmp_path):

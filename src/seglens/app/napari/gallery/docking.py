@@ -60,6 +60,8 @@ def go_below(gallery: PrototypeGallery) -> None:
     if holder is None or not isinstance(main, QMainWindow) or holder.property("seglens placed"):
         return
     holder.setProperty("seglens placed", True)
+    # napari takes the content out of a dock that is closed, and leaves it to us
+    holder.destroyed.connect(gallery.deleteLater)
     # napari itself remembers where a person moved it, but puts every widget to the right the first time
     with suppress(KeyError):
         if recall(*_PLACED):

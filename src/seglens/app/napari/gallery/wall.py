@@ -3,6 +3,7 @@
 # mypy: allow-subclassing-any
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from qtpy.QtCore import QItemSelection, QItemSelectionModel, QModelIndex, QPoint, Qt, QTimer, Signal
@@ -68,6 +69,7 @@ class Wall(QListView):
         bar = self.verticalScrollBar()
         if bar is not None:
             bar.setSingleStep(CELL.height() // 3)
+        self.near: Callable[[Any], bool] = lambda item: False  # whether an item is in the image that is looked at
         self._quiet = False
         self._waiting: Any = None
         self._timer = QTimer(self)
@@ -157,7 +159,7 @@ class Wall(QListView):
 
     def patience(self, item: Any) -> int:
         """Milliseconds until a click counts as one, so that a double click does not open an image first."""
-        return int(QApplication.doubleClickInterval())
+        return 0 if self.near(item) else int(QApplication.doubleClickInterval())
 
     def _item_at(self, point: QPoint) -> Any:
         index = self.indexAt(point)

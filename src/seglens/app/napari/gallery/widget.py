@@ -171,6 +171,7 @@ class PrototypeGallery(QWidget):
         self.verbs.asked.connect(self.act)
         wall.asked.connect(self.act)
         wall.jumped.connect(self.jumper.go)
+        wall.near = lambda item: (layer := self.jumper.here(item)) is not None and layer is session.image_layer
         wall.fired.connect(self.looker.show_map)
         self.coverage.clicked.connect(lambda key: state.select([key]))
         self.load.clicked.connect(self._load)
@@ -178,6 +179,7 @@ class PrototypeGallery(QWidget):
         self.why.closed.connect(lambda: self.clicks.set_active(False))
         self.history.closed.connect(self.history.hide)
         self.clicks.changed.connect(self._why_turned)
+        self.adder.changed.connect(self._adding)
         self.looker.told_why.connect(self.why.show_why)
         link(self, self._other_shelf, state.shelf_changed)
         link(self, self._refresh, state.edited, state.wanted_changed)
@@ -246,8 +248,14 @@ class PrototypeGallery(QWidget):
         self.verbs.buttons["why"].setChecked(on)
         self.why.setVisible(on)
         if on:
+            self.adder.leave()
             self.history.hide()
             self.why.show_why(None)
+
+    def _adding(self) -> None:
+        # one click cannot mean two things
+        if self.adder.picker.active:
+            self.clicks.set_active(False)
 
     def _menu(self, key: str) -> None:
         files = self.files
