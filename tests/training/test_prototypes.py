@@ -24,6 +24,7 @@ from seglens.models.spec import ModelSpec, Normalisation, classes_from
 from seglens.training import RECIPES, Phase, Recipe, train
 from seglens.training.batches import encode
 from seglens.training.data import Sample
+from seglens.training.evaluate import predict
 from seglens.training.prototypes import PrototypeTask, jeffreys, off_class
 from seglens.training.pushing import labels_at, look, prune, push, records
 
@@ -268,6 +269,26 @@ def test_only_a_prototype_network_can_be_trained_so():
     task = PrototypeTask(RECIPE, Run())
     with pytest.raises(BadParameter, match="proto-unet"):
         task.loss(UNet(1, 2, [4, 8]), encode(samples(1)[0], RECIPE, 4), "joint")
+
+
+def test_a_recipe_without_a_joint_phase_is_refused(tmp_path):
+    with pytest.raises(BadParameter, match="'joint'"):
+        train(replace(RECIPE, phases=()), write_folder(tmp_path, 4), tmp_path / "out", run=Run())
+
+
+def test_the_benchmark_counts_and_times(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])
+    from benchmarks.prototypes import miou, plain_recipe, speed
+
+    model = SegmentationModel(net(), SPEC.with_(divisor=4))
+    sample = samples(1)[0]
+    found = predict(model, sample.image)
+    half = np.where(np.arange(found.shape[1]) % 2, 1 - found, found)
+    same = [((found == k) & (half == k)).sum() / ((found == k) | (half == k)).sum() for k in (0, 1)]
+    assert miou(model, [replace(sample, truth=half, classes=True)]) == pytest.approx(same)
+    assert len(speed(model, side=32, repeats=1)) == 7
+    assert plain_recipe().network == "unet"
+    assert [phase.epochs for phase in plain_recipe().plan()] == [p.epochs for p in RECIPES["proto-histology"].plan()]
 
 
 @pytest.mark.parametrize("name", ["proto-histology", "proto-superalloy"])

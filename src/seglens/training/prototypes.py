@@ -6,7 +6,7 @@ The phases of the recipe are ``warm-up``, ``joint`` and ``last layer``; push and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,20 @@ class PrototypeTask(Task):
         super().__init__(recipe, run)
         self.diversity = float(recipe.options.get("diversity", 0.25))
         self.off_class = float(recipe.options.get("off_class", 1e-4))
+
+    def arguments(self, samples: Sequence[Sample]) -> Mapping[str, Any]:
+        """The recipe's own.
+
+        Raises:
+            BadParameter: a recipe without the phase that push and prune follow.
+        """
+        names = [phase.name for phase in self.recipe.plan()]
+        if JOINT not in names:
+            raise BadParameter(
+                f"The recipe has the phases {', '.join(names)}, and prototypes are pushed after one called {JOINT!r}.",
+                fix=f"Call its phases warm-up, {JOINT} and {LAST}, as proto-histology does.",
+            )
+        return super().arguments(samples)
 
     def loss(self, network: nn.Module, batch: Batch, phase: str) -> Tensor:
         """() of a batch; what is frozen in a phase is in no term of it."""
