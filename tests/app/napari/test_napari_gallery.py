@@ -398,6 +398,63 @@ def test_a_closed_gallery_is_gone_and_opens_with_what_it_showed(make_napari_view
     again.stop()
 
 
+def test_a_time_lapse_is_seen_slice_by_slice(gallery_dock, tmp_path):
+    d = gallery_dock()
+    model = shades()
+    film = np.stack([squares(), np.flipud(squares()), squares()])
+    layer = d.image(film, name="film", scale=(1, 2, 2))
+    d.session.set_axes(layer, "TYX")
+    d.use(model)
+    d.viewer.dims.set_current_step(0, 0)
+    gallery = gallery_of(model, tmp_path / "g.gallery")
+    d.open(gallery)
+    d.state.select([3])
+    d.dock.act("drop")
+    d.settle()
+    difference = ours(d, layers.DIFFERENCE)
+    assert difference.data.shape == (1, 64, 80)
+    assert (difference.data[0, 42:54, 50:62] == 2).all()
+    d.viewer.dims.set_current_step(0, 1)
+    d.settle()
+    assert ours(d, layers.DIFFERENCE) is difference
+    assert (difference.data[0, 10:22, 50:62] == 2).all()
+    np.testing.assert_allclose(difference.data_to_world((0, 5, 6)), layer.data_to_world((1, 5, 6)))
+    # what is added remembers its time point, and is gone back to
+    d.dock.adder.under(layer.data_to_world((1, 48, 16)))
+    d.settle()
+    item = d.state.gallery.items()[-1]
+    assert item.select == {"T": 1}
+    d.viewer.dims.set_current_step(0, 2)
+    d.settle()
+    d.dock.jumper.go(item)
+    d.settle()
+    assert d.viewer.dims.current_step[0] == 1
+
+
+def test_a_volume(gallery_dock, tmp_path):
+    from prototypes import tiny
+    from seglens.workspace.gallery import gallery_of_model
+
+    d = gallery_dock()
+    model = tiny(dims=3)
+    rng = np.random.default_rng(0)
+    layer = d.image(rng.random((6, 20, 24)).astype(np.float32), scale=(3, 1, 1))
+    d.use(model)
+    d.open(gallery_of_model(model, tmp_path / "g.gallery"))
+    assert d.state.measured_now.parts
+    d.state.select([d.state.measured_now.parts[0].item])
+    d.dock.act("drop")
+    d.settle()
+    after = ours(d, layers.AFTER)
+    assert after is None or after.data.shape == (6, 20, 24)
+    d.dock.looker.ask_why(layer.data_to_world((3, 4, 5)))
+    d.settle()
+    why = d.dock.why.why
+    assert why.position == (3, 4, 5)
+    assert "z 3, y 4, x 5" in d.dock.why.title.text()
+    assert why.total == pytest.approx(sum(row.product for row in why.rows))
+
+
 def test_one_click_means_one_thing(ready):
     d = ready
     d.dock.clicks.set_active(True)

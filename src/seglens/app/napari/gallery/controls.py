@@ -217,6 +217,7 @@ def _menu_button() -> QToolButton:
     button.setToolTip(texts.GALLERY_HINT)
     button.setText(texts.GALLERY)
     button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+    button.setMinimumWidth(84)
     button.setMaximumWidth(190)
     menu = QMenu(button)
     menu.setToolTipsVisible(True)

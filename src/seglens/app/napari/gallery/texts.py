@@ -129,14 +129,15 @@ OUTSIDE = "That is outside the image."
 
 # Going to an item, and what is shown there.
 MISSING = "{name} is not where it was ({source}). The item stays; Gallery ▸ Find missing images searches for it."
-NEVER_A_FILE = "{name} was never a file, and it is not open. The item stays."
+NEVER_A_FILE = "Where {name} lies is not known. Open it in napari and try again: it is known by its pixels."
 OPENING = "Opening {name}"
 ITEM = "item {id}"
 MAP = "where item {id} fires"
 MAP_TOLD = "Similarity to item {id} ({label}) in {name}: bright is alike."
 AFTER = "mask after edit"
 DIFFERENCE = "difference"
-SAME = "The mask stays the same ({seconds:.2f} s)."
+SAME = "The mask is the network's own ({seconds:.2f} s)."
+CHANGED = "Pixels, against the network's own mask: {told} ({seconds:.2f} s)."
 CHANGES = ("more", "fewer", "of another class")
 IMAGE_GONE = "image missing"
 TOO_LARGE = "The mask is shown after an edit for up to {most} megapixels. Choose View or Regions in the Model tab."
@@ -220,4 +221,8 @@ def several(ids: Sequence[int]) -> str:
 def changed(counts: Sequence[int], seconds: float) -> str:
     """How much of the mask an edit changed: pixels more, fewer, and of another class."""
     told = [f"{count} {what}" for count, what in zip(counts, CHANGES, strict=True) if count]
-    return f"Pixels: {', '.join(told)} ({seconds:.2f} s)." if told else SAME.format(seconds=seconds)
+    return (
+        f"Pixels, against the network's own mask: {', '.join(told)} ({seconds:.2f} s)."
+        if told
+        else SAME.format(seconds=seconds)
+    )
