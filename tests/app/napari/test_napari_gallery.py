@@ -207,6 +207,13 @@ def test_filters_sort_and_search(ready):
     d.gallery.set_note(1, "mitosis")
     d.dock.filters.search.setText("mitosis back")
     d.wait(lambda: d.shown() == [1])
+    for text, found in (
+        ("activity>0.15", [3, 2]), ("activity<.15", [1]), ("activity>0.15 activity<0.25", [2]), ("age<1", [3, 2, 1]),
+        ("age>1", []), ("age<1 cell", [3, 2]),
+    ):  # fmt: skip
+        d.dock.filters.search.setText(text)
+        d.wait(lambda found=found: d.shown() == found)
+    d.dock.filters.search.setText("mitosis")
     d.dock.filters.images.showPopup()
     d.dock.filters.images.hidePopup()
     assert d.dock.filters.images.count() == 2

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -205,9 +207,33 @@ _KEYS: dict[str, Any] = {
 
 
 def holds(item: Item, text: str) -> bool:
-    """Whether all words of a text stand somewhere in what an item says of itself."""
+    """Whether all words of a text stand somewhere in what an item says of itself.
+
+    ``activity>0.1`` and ``activity<0.1`` compare its activation, ``age<7`` and ``age>7`` the days since it was added.
+    """
     told = f"{item.label} {item.name} {item.group} {item.note} #{item.id}".lower()
-    return all(word in told for word in text.lower().split())
+    return all(_measures(item, word) if _COMPARED.fullmatch(word) else word in told for word in text.lower().split())
+
+
+_COMPARED = re.compile(r"(activity|activation|age)([<>])(\d+(?:\.\d*)?|\.\d+)")
+
+
+def _measures(item: Item, word: str) -> bool:
+    found = _COMPARED.fullmatch(word)
+    if found is None:
+        return False
+    name, way, number = found.groups()
+    value = _days(item.created) if name == "age" else item.activity
+    if value is None:
+        return False
+    return value > float(number) if way == ">" else value < float(number)
+
+
+def _days(created: str) -> float | None:
+    try:
+        return (datetime.now(UTC) - datetime.fromisoformat(created)).total_seconds() / 86400
+    except (ValueError, TypeError):
+        return None
 
 
 def _filters(wanted: Wanted) -> dict[str, Any]:

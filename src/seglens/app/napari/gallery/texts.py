@@ -64,7 +64,11 @@ ORDERS = {
 ORDER_HINT = "The order of the items"
 TURN_HINT = "Turn the order round"
 SEARCH = "Search"
-SEARCH_HINT = "Words of the class, the image, the group or the note. / goes here, Enter goes back."
+SEARCH_HINT = (
+    "Words of the class, the image, the group or the note.\n"
+    "activity>0.1 or activity<0.1: by activation · age<7 or age>7: by days since it was added\n"
+    "/ goes here, Enter goes back."
+)
 
 # What can be done: the button, its key, and what it does.
 VERBS = {
