@@ -72,7 +72,8 @@ def test_one_pass_serves_all_layers_unless_memory_is_short(monkeypatch):
     assert len(passes) > 3
     assert sum(passes) == len(every)
     for one, other in zip(every, short, strict=True):
-        np.testing.assert_allclose(one.map.data, other.map.data, atol=1e-6)
+        # other layers are looked at, so other batch norms are folded, which rounds otherwise
+        np.testing.assert_allclose(one.map.data, other.map.data, atol=1e-5 * np.abs(other.map.data).max())
 
 
 def test_named_layers_in_the_order_given():

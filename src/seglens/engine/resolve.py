@@ -67,6 +67,7 @@ def resolve(
     x = torch.from_numpy(intake.to_input(read_plain(image, model.spec))).unsqueeze(0).to(model.device)
     run.check()
     with guarded(model), torch.inference_mode(), fast.kept_memory() if run.plain else lean(model):
+        run.check()  # the first time, the network was looked at for what can be folded
         logits = model.logits(x if run.plain else fast.arranged(x))
     run.cost.forwards += 1
     # out of inference mode, so that the tensors may enter graphs later

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from seglens.core.errors import BadParameter
-from seglens.models.nets.unet import _CONV, UNet, resized
+from seglens.models.nets.unet import _CONV, UNet
 
 
 class AnnotatorHead(nn.Module):
@@ -119,7 +119,7 @@ class AnnotatorUNet(UNet):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, in_channels, *space)`` to the logits ``(N, out_channels, *space)`` of the mean annotator."""
-        return resized(self.head(self.body(x)), x.shape[2:])
+        return self.at_image(self.head(self.body(x)), x)
 
 
 def _check(names: Sequence[str], prototypes: int) -> None:

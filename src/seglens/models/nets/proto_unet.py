@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seglens.core.errors import BadParameter
-from seglens.models.nets.unet import _CONV, UNet, resized
+from seglens.models.nets.unet import _CONV, UNet
 
 EPS = 1e-4  # the similarity of a pixel that is the prototype itself is log(1 / EPS) = 9.21
 OWN, OTHER = 1.0, -0.5  # what a prototype counts for its own class and for the others, before training
@@ -158,7 +158,7 @@ class ProtoUNet(UNet):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, in_channels, *space)`` to logits ``(N, out_channels, *space)``."""
-        return resized(self.head(self.compared(x)), x.shape[2:])
+        return self.at_image(self.head(self.compared(x)), x)
 
 
 def _check(width: int, owners: Sequence[int], classes: int) -> None:

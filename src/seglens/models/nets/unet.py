@@ -84,7 +84,7 @@ class UNet(nn.Module):
         """
         super().__init__()
         _check(in_channels, out_channels, features, dims, dropout, level)
-        self.features = tuple(features)
+        self.features, self.level = tuple(features), level
         *outer, deepest = self.features
         sources = (in_channels, *outer)
         self.encoder = nn.ModuleList(ConvBlock(a, b, dims, dropout) for a, b in zip(sources, outer, strict=False))
@@ -114,13 +114,23 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, in_channels, *space)`` to logits ``(N, out_channels, *space)``."""
-        return resized(self.head(self.body(x)), x.shape[2:])
+        return self.at_image(self.head(self.body(x)), x)
+
+    def at_image(self, maps: Tensor, x: Tensor) -> Tensor:
+        """Maps (N, K, *s) of the level that the decoder ends at, at the size of the image (N, C, *space)."""
+        # which it is follows from the level and not from sizes, so that the network can be traced
+        return maps if self.level == 0 else enlarged(maps, x.shape[2:])
 
 
 def resized(maps: Tensor, space: Sequence[int]) -> Tensor:
     """Maps (N, K, *s) at another size (N, K, *space), interpolated; as they are where it is theirs already."""
     if tuple(maps.shape[2:]) == tuple(space):
         return maps
+    return enlarged(maps, space)
+
+
+def enlarged(maps: Tensor, space: Sequence[int]) -> Tensor:
+    """Maps (N, K, *s) interpolated at another size (N, K, *space)."""
     return F.interpolate(maps, tuple(space), mode=_LINEAR[maps.ndim - 2], align_corners=False)
 
 
