@@ -122,6 +122,21 @@ def test_a_deleted_layer_is_made_anew(ready):
     assert ours(d, layers.AFTER) is not None
 
 
+def test_an_image_that_is_deleted_while_its_mask_is_made(ready):
+    d = ready
+    d.state.select([3])
+    d.dock.act("drop")
+    d.viewer.layers.remove(d.session.image_layer)
+    d.settle()
+    d.dock.act("undo")
+    d.settle()
+    assert d.state.measured_now is None
+    d.dock.looker.ask_why((5.0, 5.0))
+    assert d.says() == texts.NEEDS_IMAGE
+    d.dock.looker.show_map(d.wall.items.item(0))
+    assert d.says() == texts.NEEDS_IMAGE
+
+
 def test_keys_do_what_the_buttons_say(ready):
     d = ready
     for verb, (label, key, _) in texts.VERBS.items():

@@ -24,14 +24,22 @@ MAP, AFTER, DIFFERENCE = "prototype map", "mask after edit", "difference"
 COLOURS: dict[int | None, str] = {1: "#00e676", 2: "#ff4081", 3: "#ffd740"}
 
 
-def show_change(viewer: ViewerModel, where: View, change: Change, spec: ModelSpec) -> None:
-    """Show the mask after an edit by its lines, and what differs as filled areas."""
-    colours = results.class_colours(spec)
-    after = _labels(viewer, where, AFTER, change.labels, colours, 1.0)
+def show_difference(viewer: ViewerModel, where: View, change: Change) -> None:
+    """Show what an edit changed, as filled areas."""
+    _labels(viewer, where, DIFFERENCE, change.difference, results.direct(COLOURS), 0.6)
+
+
+def show_after(viewer: ViewerModel, where: View, change: Change, spec: ModelSpec) -> None:
+    """Show the mask after an edit, by its lines."""
+    after = _labels(viewer, where, AFTER, change.labels, results.class_colours(spec), 1.0)
     if after is not None:
         after.contour = 2
-    results.outline(viewer)
-    _labels(viewer, where, DIFFERENCE, change.difference, results.direct(COLOURS), 0.6)
+        results.outline(viewer)
+
+
+def has(viewer: ViewerModel, role: str) -> bool:
+    """Whether a layer of the gallery is there; the first time, napari takes a third of a second for each."""
+    return any(_role(x) == role for x in viewer.layers)
 
 
 def show_map(viewer: ViewerModel, where: View, values: NDArray[np.float32], title: str, told: str) -> Layer:

@@ -18,6 +18,7 @@ from seglens.app.napari.viewer_session import ViewerSession, layer_id
 from seglens.core.errors import SegLensError
 
 PATIENCE = 200  # milliseconds after the last change of image, model or slice before the network looks
+TURN = 15  # milliseconds
 MOST = 4_200_000  # pixels of a slice that is looked at whole; of a larger one, the part that the Model tab says
 
 Wish = Callable[[work.Looked, asking.View], tuple[Work, Callable[[Any], None]] | None]
@@ -44,6 +45,7 @@ class Looker(QObject):
         self._job: Job | None = None
         self._wishes: dict[str, Wish] = {}
         self._edited = False  # something was edited while this image was looked at
+        self._showing = 0
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.setInterval(PATIENCE)
@@ -58,7 +60,7 @@ class Looker(QObject):
     @property
     def busy(self) -> bool:
         """Whether something is on its way."""
-        return self._job is not None or bool(self._wishes) or self._timer.isActive()
+        return self._job is not None or bool(self._wishes or self._showing) or self._timer.isActive()
 
     @property
     def seen(self) -> work.Seen | None:
@@ -190,11 +192,21 @@ class Looker(QObject):
         gone = self._session.layer(layer_id(where.layer)) is None
         if viewer is None or spec is None or gone or not (self._edited or any(change.counts)):
             return
-        layers.show_change(viewer, where, change, spec)
+        layers.show_difference(viewer, where, change)
+        # the picture has its turn between two new layers
+        QTimer.singleShot(0 if layers.has(viewer, layers.AFTER) else TURN, partial(self._show_after, where, change))
+        self._showing += 1
         before = self._state.message.what if self._state.message is not None and self._edited else ""
         told = texts.changed(change.counts, change.seconds)
         self._state.say(before or told, told if before else "")
         self.answered.emit("mask")
+
+    def _show_after(self, where: asking.View, change: work.Change) -> None:
+        self._showing -= 1
+        viewer, spec = self._session.viewer, self._session.model.spec
+        there = self._session.layer(layer_id(where.layer)) is not None and self._state.gallery is not None
+        if viewer is not None and spec is not None and there and change is self.change:
+            layers.show_after(viewer, where, change, spec)
 
     def _answered(self, kind: str, told: Callable[[Any], None], answer: Any) -> None:
         told(answer)
