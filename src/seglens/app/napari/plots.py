@@ -3,33 +3,26 @@
 # mypy: allow-subclassing-any
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from napari.utils.theme import get_theme
-from qtpy.QtCore import QSize, Qt
+from qtpy.QtCore import QSize
 from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import (
     QApplication,
-    QDockWidget,
     QFileDialog,
-    QMainWindow,
     QPushButton,
     QSizePolicy,
     QTabWidget,
     QWidget,
 )
 
-from seglens.app.napari import drawing, going, look, notify, tables, words
+from seglens.app.napari import below, drawing, going, look, notify, tables, words
 from seglens.app.napari.links import link
 from seglens.app.napari.viewer_session import Made, ViewerSession
 from seglens.core.errors import SegLensError
 from seglens.core.explanation import Figure, Table
-
-AREA = "bottom"
 
 
 class TablePage(QWidget):
@@ -253,49 +246,8 @@ class Plots(QWidget):
 
 def open_in(session: ViewerSession) -> Plots | None:
     """The plots of a viewer, opened or brought to the front; ``None`` without a window."""
-    there = open_below(session.viewer, words.PLOTS_TITLE, lambda: Plots(session), Plots.HEIGHT)
+    there = below.open_below(session.viewer, words.PLOTS_TITLE, lambda: Plots(session), Plots.HEIGHT)
     return there if isinstance(there, Plots) else None
-
-
-def open_below(viewer: Any, title: str, make: Callable[[], QWidget], height: int) -> QWidget | None:
-    """A dock below the picture, made or brought to the front; ``None`` without a window."""
-    window = getattr(viewer, "window", None)
-    if window is None:
-        return None
-    there = window.dock_widgets.get(title)
-    if isinstance(there, QWidget):
-        holder: Any = there.parent()
-    else:
-        there = make()
-        holder = window.add_dock_widget(there, name=title, area=AREA, add_vertical_stretch=False)
-        # napari takes the content out of a dock that is closed, and leaves it to us
-        holder.destroyed.connect(there.deleteLater)
-        _below_the_picture(holder, height)
-    holder.show()
-    holder.raise_()
-    return there
-
-
-def _below_the_picture(holder: QDockWidget, height: int) -> None:
-    # across the whole window it would squeeze the layer list and the SegLens dock; given back when it is closed
-    main = holder.window()
-    if not isinstance(main, QMainWindow):
-        return
-    places = [
-        (Qt.Corner.BottomLeftCorner, Qt.DockWidgetArea.LeftDockWidgetArea),
-        (Qt.Corner.BottomRightCorner, Qt.DockWidgetArea.RightDockWidgetArea),
-    ]
-    for corner, area in places:
-        before = main.corner(corner)
-        main.setCorner(corner, area)
-        holder.destroyed.connect(partial(_give_back, main, corner, before))
-    main.resizeDocks([holder], [height], Qt.Orientation.Vertical)
-
-
-def _give_back(main: QMainWindow, corner: Qt.Corner, area: Qt.DockWidgetArea, *_: object) -> None:
-    # the window may be gone before its docks
-    with suppress(RuntimeError):
-        main.setCorner(corner, area)
 
 
 def ink(session: ViewerSession) -> drawing.Ink:

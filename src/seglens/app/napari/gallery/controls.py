@@ -145,7 +145,7 @@ class Filters(QWidget):
         action: Any = menu.addAction(label) if menu is not None else None
         action.setToolTip(hint)
         action.triggered.connect(partial(self.chosen.emit, key))
-        if menu is not None and key in ("rows", "folder", "network"):
+        if menu is not None and key in ("points", "folder", "network"):
             menu.addSeparator()
         return action
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import weakref
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QDockWidget, QMainWindow
+from qtpy.QtWidgets import QDockWidget
 
+from seglens.app.napari import below
 from seglens.app.napari.gallery import texts
 from seglens.app.napari.viewer_session import ViewerSession, plain, session_of
 from seglens.core.places import recall, remember
@@ -19,10 +18,6 @@ if TYPE_CHECKING:
 
 _GALLERIES: weakref.WeakKeyDictionary[ViewerSession, PrototypeGallery] = weakref.WeakKeyDictionary()
 _PLACED = ("settings", "gallery-placed")
-_PLACES = [
-    (Qt.Corner.BottomLeftCorner, Qt.DockWidgetArea.LeftDockWidgetArea),
-    (Qt.Corner.BottomRightCorner, Qt.DockWidgetArea.RightDockWidgetArea),
-]
 
 
 def register(session: ViewerSession, gallery: PrototypeGallery) -> None:
@@ -56,24 +51,17 @@ def choose_model(session: ViewerSession, source: str) -> bool:
 def go_below(gallery: PrototypeGallery) -> None:
     """Put a dock that was opened for the first time below the picture; where a person moved it, it stays."""
     holder = _holder(gallery)
-    main = None if holder is None else holder.window()
-    if holder is None or not isinstance(main, QMainWindow) or holder.property("seglens placed"):
+    if holder is None or holder.property("seglens placed"):
         return
     holder.setProperty("seglens placed", True)
     # napari takes the content out of a dock that is closed, and leaves it to us
     holder.destroyed.connect(gallery.deleteLater)
     # napari itself remembers where a person moved it, but puts every widget to the right the first time
     with suppress(KeyError):
-        if recall(*_PLACED):
+        if recall(*_PLACED) and not below.lies_there(holder):
             return
     remember(*_PLACED, True)
-    for corner, area in _PLACES:
-        # across the whole window it would squeeze the layer list and the SegLens dock; given back when it is closed
-        before = main.corner(corner)
-        main.setCorner(corner, area)
-        holder.destroyed.connect(partial(_give_back, weakref.ref(main), corner, before))
-    main.addDockWidget(Qt.DockWidgetArea.BottomDockWidgetArea, holder)
-    main.resizeDocks([holder], [gallery.HEIGHT], Qt.Orientation.Vertical)
+    below.settle(holder, gallery.HEIGHT)
 
 
 def _holder(gallery: PrototypeGallery) -> QDockWidget | None:
@@ -81,11 +69,3 @@ def _holder(gallery: PrototypeGallery) -> QDockWidget | None:
     while parent is not None and not isinstance(parent, QDockWidget):
         parent = parent.parent()
     return parent
-
-
-def _give_back(window: weakref.ref[QMainWindow], corner: Qt.Corner, area: Qt.DockWidgetArea, *_: object) -> None:
-    main = window()
-    # the window may be gone before its docks
-    with suppress(RuntimeError):
-        if main is not None:
-            main.setCorner(corner, area)

@@ -30,6 +30,7 @@ MENU = {
     "blank": ("New empty gallery…", "For regions and objects that you add yourself"),
     "bank": ("Look through a feature bank…", "All its examples as thumbnails, to choose from"),
     "rows": ("New from these rows…", "A gallery of the selected rows of the bank, or of all that are shown"),
+    "points": ("Show a feature bank as points", "What looks alike lies together; where does the model fail?"),
     "open": ("Open…", "A folder that holds a gallery"),
     "save": ("Save a copy as…", "The whole gallery in another folder; every edit is saved already"),
     "import": (

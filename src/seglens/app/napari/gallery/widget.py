@@ -263,12 +263,20 @@ class PrototypeGallery(QWidget):
             "model": files.ask_new, "blank": files.ask_blank, "bank": files.ask_bank, "rows": files.ask_keep_rows,
             "open": files.ask_open, "save": files.ask_save, "import": files.ask_import,
             "relocate": files.ask_relocate, "close": files.close, "history": self._show_history,
-            "activity": self.looker.keep_activity, "network": files.ask_network,
+            "activity": self.looker.keep_activity, "network": files.ask_network, "points": self._show_points,
         }  # fmt: skip
         if key in acts:
             acts[key]()
         else:
             files.ask_export(key)
+
+    def _show_points(self) -> None:
+        # matplotlib takes a moment to import
+        from seglens.app.napari.projection.dock import open_in
+
+        points = open_in(self.session.viewer)
+        if points is not None and points.shown is None and self.state.bank is not None:
+            points.show_bank(self.state.bank)
 
     def _show_history(self) -> None:
         self.clicks.set_active(False)

@@ -22,7 +22,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from seglens.app.napari import look, plots, settings, tables
+from seglens.app.napari import below, look, plots, settings, tables
 from seglens.app.napari.gallery.docking import gallery_of
 from seglens.app.napari.gallery.jumper import Jumper
 from seglens.app.napari.gallery.shelves import as_item
@@ -374,5 +374,5 @@ def _button(label: str, tooltip: str, act: Any) -> QPushButton:
 
 def open_in(viewer: Any) -> ProjectionDock | None:
     """The projection of a viewer, opened or brought to the front; ``None`` without a window."""
-    there: Any = plots.open_below(viewer, texts.TITLE, lambda: ProjectionDock(viewer), HEIGHT)
+    there: Any = below.open_below(viewer, texts.TITLE, lambda: ProjectionDock(viewer), HEIGHT)
     return there if isinstance(there, ProjectionDock) else None
