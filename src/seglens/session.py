@@ -23,6 +23,7 @@ from seglens.core.target import Object, Predicted, Target
 from seglens.engine.artefacts import prepared
 from seglens.engine.compare import by_fill, disagreement
 from seglens.engine.evaluator import Evaluator
+from seglens.engine.fast import at_rest
 from seglens.engine.record import record
 from seglens.engine.resolve import resolve
 from seglens.engine.target import freeze, objects
@@ -163,7 +164,7 @@ def explain(
     model = _tiled(model, tile)
     start = time.perf_counter()
     opened = _opened(bank)
-    with quiet(model.module), quiet(second_model.module) if second_model else nullcontext():
+    with at_rest(model.module), quiet(second_model.module) if second_model else nullcontext():
         case = resolve(
             image, model, target, run,
             method=recipe, reference=reference, annotation=annotation, second_model=second_model, bank=opened,
@@ -205,7 +206,7 @@ def explain_each(
     model, opened = _tiled(model, tile), _opened(bank)
     told = {"annotation": _drawn(annotation, annotation_source), "bank": str(opened.folder) if opened else ""}
     given: dict[str, Any] = {"reference": reference, "annotation": annotation, "bank": opened}
-    with quiet(model.module):
+    with at_rest(model.module):
         first = resolve(image, model, targets[0], run, method=recipe, **given)
         labels = first.labels
         turn = max(1, run.memory // first.target.weights.nbytes)
@@ -245,7 +246,7 @@ def each_object(
         NoSuchRegion: the model finds no such object.
         SegLensError: as :func:`explain`.
     """
-    with quiet(model.module):
+    with at_rest(model.module):
         case = resolve(image, _tiled(model, tile), Target(like.of_class, Predicted()), run or Run())
     numbered = objects(case.labels)
     wanted = numbered > 0 if like.of_class is None else case.labels == case.target.index
@@ -289,7 +290,7 @@ def estimate(
     """
     run = run or Run()
     recipe = METHODS[method].from_values(parameters) if isinstance(method, str) else method
-    with quiet(model.module):
+    with at_rest(model.module):
         given: dict[str, Any] = {"reference": reference, "annotation": annotation, "bank": _opened(bank)}
         case = resolve(image, model, target or Target(), run, method=recipe, **given)
         passes = recipe.passes(case)
@@ -333,7 +334,7 @@ def compare_fills(
         )
     given: dict[str, Any] = {"reference": reference, "annotation": annotation}
     start = time.perf_counter()
-    with quiet(model.module):
+    with at_rest(model.module):
         case = resolve(image, _tiled(model, tile), target, run, method=recipe, **given)
         maps = by_fill(recipe, case, fills)
     seconds, drawn = time.perf_counter() - start, _drawn(annotation, annotation_source)

@@ -19,11 +19,12 @@ from seglens.core.target import Target
 from seglens.engine.artefacts import prepared
 from seglens.engine.channels import stages
 from seglens.engine.depths import Depths
+from seglens.engine.fast import at_rest
 from seglens.engine.record import record
 from seglens.engine.resolve import resolve
 from seglens.engine.turns import Turns
 from seglens.models.layers import LayerInfo, layers
-from seglens.models.segmentation import SegmentationModel, quiet
+from seglens.models.segmentation import SegmentationModel
 
 Which = Literal["depths", "all"]
 
@@ -72,7 +73,7 @@ def explain_layers(
     name = parameter_of(recipe)
     refused: BadParameter | None = None
     answered = False
-    with quiet(model.module):
+    with at_rest(model.module):
         case = resolve(image, model, target, run, method=recipe, reference=reference, annotation=annotation)
         order = layers_of(model, at) if isinstance(at, str) else _named(model, at)
         turns = Turns(run, len(order))

@@ -18,13 +18,14 @@ from seglens.core.run import Run
 from seglens.core.target import Point, Target
 from seglens.engine.artefacts import prepared
 from seglens.engine.channels import LayerMethod
+from seglens.engine.fast import at_rest
 from seglens.engine.features import FeatureBank
 from seglens.engine.reach import find_reach
 from seglens.engine.record import record
 from seglens.engine.resolve import check_needs, resolve
 from seglens.engine.standing import Standing
 from seglens.engine.target import freeze
-from seglens.models.segmentation import SegmentationModel, quiet
+from seglens.models.segmentation import SegmentationModel
 
 __all__ = ["LiveQuestion"]
 
@@ -58,7 +59,7 @@ class LiveQuestion:
             SegLensError: as :func:`seglens.session.explain`.
         """
         run = run or Run()
-        with quiet(self.model.module):
+        with at_rest(self.model.module):
             standing = self._stand(run)
             if isinstance(method, LayerMethod) and self.model.layered:
                 standing = standing.turned(standing.target, run)
@@ -89,7 +90,7 @@ class LiveQuestion:
         run = run or Run()
         recipe = METHODS[method].from_values(parameters) if isinstance(method, str) else method
         opened = FeatureBank.open(bank) if isinstance(bank, str | Path) else bank
-        with quiet(self.model.module):
+        with at_rest(self.model.module):
             check_needs(recipe, self.model, annotation=annotation, bank=opened)
             standing = self._stand(run)
             start = time.perf_counter()

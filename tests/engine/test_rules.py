@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -369,3 +371,18 @@ def test_a_model_in_tiles_and_one_with_one_logit_are_followed_too():
     for rules in (GUIDED, COMPOSITES["epsilon-plus"], PLAIN):
         assert Trace(tiled, rules).back().values.abs().max() > 0
     torch.testing.assert_close(Trace(tiled, PLAIN).back().values, tiled.gradient(), rtol=1e-4, atol=1e-8)
+
+
+def test_no_question_imports_the_compiler():
+    """Torch's compiler takes half a second to import, and some operations ask for it by the way."""
+    code = (
+        "import sys, warnings; warnings.simplefilter('ignore'); sys.path.insert(0, 'tests')\n"
+        "from hand import Deep, small_image, wrap\n"
+        "import seglens\n"
+        "image, model = small_image(side=24), wrap(Deep())\n"
+        "for name in ('guided-backprop', 'deep-lift', 'lrp', 'vanilla-gradient', 'seg-grad-cam', 'occlusion'):\n"
+        "    seglens.explain(name, image, model, seglens.Target('cell', seglens.Point((9, 9))))\n"
+        "heavy = {'sympy', 'torch._dynamo', 'torch._inductor'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -12,12 +12,12 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from seglens.core.run import Run
-from seglens.models.segmentation import SegmentationModel
+from seglens.models.segmentation import SegmentationModel, quiet
 
 # Numbers of glibc's mallopt, and the values that it starts with or comes to by itself.
 TRIM_THRESHOLD, MMAP_MAX = -1, -4
@@ -74,6 +74,13 @@ def kept_memory() -> Iterator[None]:
                 for number, value in USUAL.items():
                     libc.mallopt(number, value)
                 libc.malloc_trim(0)
+
+
+@contextmanager
+def at_rest(module: nn.Module) -> Iterator[None]:
+    """A question about a network: it is left as it was, and memory that one pass frees is there for the next."""
+    with quiet(module), kept_memory():
+        yield
 
 
 def give_back(most: float) -> None:

@@ -71,8 +71,21 @@ def plain(step: Step, came: Came) -> Gave:
     pairs = [(t, c) for t, c in zip(made, came, strict=False) if c is not None and t.requires_grad]
     if not pairs:
         return []
-    grads = torch.autograd.grad([t for t, _ in pairs], [t for _, t in leaves], [c for _, c in pairs], allow_unused=True)
+    grads = derivative(pairs, [t for _, t in leaves])
     return [(slot, g) for (slot, _), g in zip(leaves, grads, strict=True) if g is not None]
+
+
+def derivative(pairs: Sequence[tuple[Tensor, Tensor]], leaves: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
+    """What comes back to leaves when to each answer something has come: pairs of both, in one shape.
+
+    The derivative of a number is asked for: where torch is given what comes back, it imports its compiler first.
+    """
+    with torch.enable_grad():
+        numbers = [(answer * came).sum() for answer, came in pairs]
+        total = numbers[0]
+        for number in numbers[1:]:
+            total = total + number
+    return torch.autograd.grad(total, leaves, allow_unused=True)
 
 
 def joined(step: Step, came: Came) -> Gave:

@@ -35,6 +35,7 @@ from seglens.engine.rules.moves import (
     Came,
     Gave,
     addends,
+    derivative,
     move,
     one,
     plain,
@@ -172,8 +173,8 @@ class Relevance:
             args, kwargs = tree_map(lambda a: (leaf if a is slot else a.value) if isinstance(a, Slot) else a,
                                     (step.args, step.kwargs))  # fmt: skip
             out = step.run(*args, **kwargs)
-        (handed,) = torch.autograd.grad(out, leaf, divided(one(came), out.detach(), self.epsilon))
-        return [(slot, leaf.detach() * handed)]
+        (handed,) = derivative([(out, divided(one(came), out.detach(), self.epsilon))], [leaf])
+        return [] if handed is None else [(slot, leaf.detach() * handed)]
 
     def _product(self, step: Step, tape: Tape) -> Rule:
         """Two factors that both come from the input: the gate gets nothing."""
