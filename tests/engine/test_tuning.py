@@ -34,6 +34,14 @@ def test_measured_once_and_remembered(monkeypatch):
     assert any(json.loads(f.read_text()) == {"arranged": first.arranged, "batch": first.batch} for f in files)
 
 
+def test_trying_takes_a_small_part_of_the_work():
+    for passes in (100, 256, 1000):
+        model = wrap(Deep(seed=20 + passes))
+        sent = sum(c[0] for c in chosen(model, Run(), passes=passes)[1])
+        # the first setting is tried whatever it takes
+        assert 5 <= sent <= max(5, 0.05 * passes)
+
+
 def test_not_where_it_does_not_pay_or_was_asked_for():
     model = wrap(Deep(seed=12))
     assert chosen(model, Run(), passes=10)[1] == []

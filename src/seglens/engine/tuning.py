@@ -21,6 +21,8 @@ from seglens.models.segmentation import SegmentationModel
 SHELF = "speed"
 MANY = 64  # passes from which measuring pays
 LARGE = 128 * 128  # pixels of one copy from which it does
+FEW = 4
+PART = 0.05  # of the passes that follow: what trying may take
 
 
 @dataclass(frozen=True)
@@ -58,17 +60,23 @@ def choose(
         return usual
     key = _key(model, x, run)
     if key not in _known:
-        _known[key] = _recalled(key) or _measured(logits, x, usual.batch, run)
+        _known[key] = _recalled(key) or _measured(logits, x, usual.batch, passes, run)
         remember(SHELF, key, asdict(_known[key]))
     known = _known[key]
     return Setting(known.arranged, min(known.batch, usual.batch))
 
 
-def _measured(logits: Callable[[Tensor], Tensor], x: Tensor, most: int, run: Run) -> Setting:
-    tried = {Setting(True, 1), Setting(True, min(4, most)), Setting(True, most), Setting(False, min(4, most))}
+def _measured(logits: Callable[[Tensor], Tensor], x: Tensor, most: int, passes: int, run: Run) -> Setting:
+    """The quickest of a few settings; trying them takes no more than a small part of the work that follows."""
+    few = min(FEW, most)
+    tried = dict.fromkeys([Setting(True, few), Setting(True, 1), Setting(False, few), Setting(True, most)])
     taken: dict[Setting, float] = {}
-    for setting in sorted(tried, key=lambda s: (s.batch, s.arranged)):
+    spent = 0
+    for setting in tried:
+        if taken and spent + 1 + setting.batch > PART * passes:
+            continue
         run.check()
+        spent += 1 + setting.batch
         batch = x.expand(setting.batch, *x.shape[1:])
         try:
             batch = fast.arranged(batch) if setting.arranged else batch.contiguous()
