@@ -112,6 +112,13 @@ class FrozenTarget:
         """The same target asked of logits of a box that holds all of :attr:`box`."""
         return replace(self, weights=self.weights[box])
 
+    def part(self, box: Box) -> FrozenTarget:
+        """What the pixels of a box bring to the number: of boxes that hold the whole region these add up to it."""
+        weights = torch.zeros_like(self.weights)
+        weights[box] = self.weights[box]
+        # the mean is over all pixels of the region, not of the part
+        return replace(self, weights=weights * (int((weights != 0).sum()) / self.pixels) if self.mean else weights)
+
     def __call__(self, logits: Tensor) -> Tensor:
         """One number per sample, (N, K, *space) to (N,)."""
         at = self.box

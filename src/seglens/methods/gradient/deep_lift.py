@@ -3,7 +3,7 @@
 from seglens.core.explanation import Explanation
 from seglens.core.method import Fidelity, Method, Need, Scope
 from seglens.engine.case import Case
-from seglens.engine.rules import Rescale, Trace
+from seglens.engine.rules import Rescale, summed
 from seglens.methods.gradient._paths import Start, completeness
 from seglens.methods.gradient._shared import EachChannel, Show, channel_table, input_layers
 
@@ -29,9 +29,8 @@ class DeepLift(Method):
     def run(self, case: Case) -> Explanation:
         """The map, and what it adds up to beside the change of the score."""
         baseline = case.fill(self.fill)
-        trace = Trace(case, Rescale())
-        start = trace.compare(baseline)
-        values = trace.back().values * (case.x - baseline)
+        flow, _, start = summed(case, Rescale(), baseline)
+        values = flow.values * (case.x - baseline)
         table, told = completeness(case, float(values.double().sum()), start, f"the image filled by {self.fill}")
         layers = input_layers(case, "DeepLift", values, self.show, case.target.value, self.channels)
         text = f"DeepLift of {case.target.name} over {case.target.pixels} pixels. {told}"

@@ -6,7 +6,7 @@ from seglens.core.explanation import Explanation, Layer
 from seglens.core.method import Fidelity, Method, Need, Scope
 from seglens.core.param import Param
 from seglens.engine.case import Case
-from seglens.engine.rules import Trace
+from seglens.engine.rules import Trace, summed
 from seglens.methods.gradient._rules import Composite, Gamma, composite, conservation, declared
 from seglens.methods.gradient._shared import EachChannel, Show, as_map, channel_table, input_layers
 
@@ -36,8 +36,12 @@ class LRP(Method):
 
     def run(self, case: Case) -> Explanation:
         """A map in units of the target, what came to each layer and what it absorbed."""
-        trace = Trace(case, composite(case, self.composite, self.gamma))
-        flow = trace.back(rows=True)
+        rules = composite(case, self.composite, self.gamma)
+        if self.at is None:
+            flow, trace, _ = summed(case, rules, rows=True)
+        else:
+            trace = Trace(case, rules)
+            flow = trace.back(rows=True)
         bars, told = conservation(case, flow)
         layers = input_layers(case, "relevance", flow.values, self.show, case.target.value, self.channels)
         if self.at is not None:

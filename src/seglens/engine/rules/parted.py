@@ -1,0 +1,112 @@
+"""A large region asked part by part, where a record of the whole network does not fit into the memory that is allowed.
+
+Relevance and DeepLift's multipliers are linear in what goes in at the end, so what comes back of the parts adds up.
+Guided backpropagation cuts off what is negative on the way, and is no such sum.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import prod
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from seglens.core.boxes import Box
+from seglens.engine import fast
+from seglens.engine.gradients import guarded
+from seglens.engine.pieces import Pieces
+from seglens.engine.rules.cells import Memory
+from seglens.engine.rules.rescale import Rescale
+from seglens.engine.rules.tape import Rules, Tape
+from seglens.engine.rules.trace import Flow, Row, Trace
+from seglens.models.tiled import TiledModel
+
+if TYPE_CHECKING:
+    from seglens.engine.case import Case
+
+GUESS = 8192  # bytes per pixel that hardly any record needs; where these fit, nothing is measured
+SHARE = 0.9  # of the memory that is allowed; a record is nearly all that a pass takes
+SIDE = 64
+PAIR = 2.3  # records of DeepLift, which makes two, and what its way back takes beside them
+
+
+def summed(
+    case: Case, rules: Rules, baseline: Tensor | None = None, *, rows: bool = False
+) -> tuple[Flow, Trace, float]:
+    """What comes back to the input, of all parts together.
+
+    Args:
+        case: the question.
+        rules: of relevance, or DeepLift's.
+        baseline: what DeepLift compares with (1, C, *space).
+        rows: report layer by layer.
+
+    Returns:
+        The flow; the record of the last part; the target's number on the baseline, 0 without one.
+
+    Raises:
+        NoRule, OutOfMemory, Cancelled: as :class:`Trace`.
+    """
+    start, flow, boxes = 0.0, None, parts(case, rules)
+    for done, (part, box) in enumerate(boxes):
+        if len(boxes) > 1:
+            case.run.progress(done, len(boxes), "parts of the region")
+        asked = case if box is None else replace(case, target=case.target.part(part))
+        trace = Trace(asked, rules, box=box)
+        if baseline is not None:
+            start += trace.compare(baseline)
+        came = trace.back(rows=rows)
+        flow = came if flow is None else _added(flow, came)
+    if flow is None:
+        raise TypeError("a region has at least one part")
+    return flow, trace, start
+
+
+def parts(case: Case, rules: Rules) -> list[tuple[Box, Box | None]]:
+    """Boxes of the region, and the crop that each sees; all of it and ``None`` where that fits, or cannot be helped."""
+    target, pixels = case.target, prod(case.shape)
+    alone: list[tuple[Box, Box | None]] = [(target.box, None)]
+    adds_up = not target.live and target.value != "dice"
+    if case.run.plain or not adds_up or isinstance(case.model, TiledModel) or pixels * GUESS <= case.run.memory:
+        return alone
+    most = SHARE * case.run.memory / _bytes(case, rules)
+    field = prod(s.stop - s.start for s in case.evaluator.cheap_field)
+    if field <= most or case.evaluator.reach is None:
+        return alone
+    found = Pieces(target, case.shape, case.evaluator.reach, case.model.spec.divisor).fitting(most)
+    if len(found) < 2:
+        return alone
+    case.run.engine["parts"] = {"parts": len(found), "share": round(sum(p.pixels for p in found) / pixels, 3)}
+    return [(piece.part, piece.crop) for piece in found]
+
+
+def _bytes(case: Case, rules: Rules) -> float:
+    """Bytes per pixel that a record takes, measured on a small picture; DeepLift makes two."""
+    spec = case.model.spec
+    side = max(SIDE, 2 * spec.divisor, spec.min_size)
+    sides = (-(-side // spec.divisor) * spec.divisor,) * spec.ndim
+    x = torch.zeros(1, len(spec.channels), *sides, device=case.model.device)
+    with guarded(case.model), fast.Peak() as peak:
+        tape = Tape(rules, case.run)
+        out = tape.record(case.model.logits, fast.arranged(x))
+        if not isinstance(rules, Rescale) and tape.answer is not None:
+            memory = Memory()
+            memory.add(tape.answer, torch.ones_like(out))
+            with torch.no_grad():
+                tape.back(memory)
+    case.run.cost.forwards += 1
+    records = PAIR if isinstance(rules, Rescale) else 1
+    return float(records * peak.bytes / prod(sides))
+
+
+def _added(one: Flow, other: Flow) -> Flow:
+    rows = {row.layer: Row(row.layer, row.operations, list(row.came), list(row.gave)) for row in one.rows}
+    for row in other.rows:
+        known = rows.setdefault(row.layer, row)
+        if known is not row:
+            known.came = [a + b for a, b in zip(known.came, row.came, strict=True)]
+            known.gave = [a + b for a, b in zip(known.gave, row.gave, strict=True)]
+    values, constants = one.values + other.values, one.constants + other.constants
+    return Flow(values, one.start + other.start, tuple(rows.values()), constants)
