@@ -110,6 +110,14 @@ class Case:
         return self.evaluator.field
 
     @property
+    def cheap_field(self) -> Box:
+        """The same of this target alone, for one pass: all of the image where a crop would cost more than it saves."""
+        engine = self.evaluator
+        if len(engine.targets) == 1:
+            return engine.cheap_field
+        return self.sampler.field if engine.crops_pay else whole(self.shape)
+
+    @property
     def local(self) -> SegmentationModel:
         """What answers for the :attr:`field` alone as the model does for the whole; in tiles, the same tiles."""
         return self.model.within(self.field, self.shape)
@@ -165,7 +173,7 @@ class Case:
 
         The pass back looks at the :attr:`field` alone, where the layers' maps of it lie on those of the image.
         """
-        modules, box = [find_layer(self.model, layer) for layer in layers], self.evaluator.cheap_field
+        modules, box = [find_layer(self.model, layer) for layer in layers], self.cheap_field
         if box != whole(self.shape):
             clean = self.clean_at(layers)
             part, at = self.model.within(box, self.shape), at_box(box)

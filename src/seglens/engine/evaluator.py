@@ -112,9 +112,13 @@ class Evaluator:
     @property
     def cheap_field(self) -> Box:
         """The same for a single pass: all of the image where finding out would cost more than it saves."""
-        if self.run.plain or not (is_known(self.model) or prod(self.shape) >= LARGE):
-            return whole(self.shape)
-        return self.field
+        return self.field if self.crops_pay else whole(self.shape)
+
+    @property
+    def crops_pay(self) -> bool:
+        """Whether a crop saves more than finding out about it costs, for a single pass for each target."""
+        worth = prod(self.shape) >= LARGE or len(self.targets) >= MANY
+        return not self.run.plain and (worth or is_known(self.model))
 
     def plan(self, perturbations: Perturbations) -> Plan:
         """How these copies will be scored."""

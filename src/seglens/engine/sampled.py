@@ -219,7 +219,7 @@ class Sampler:
         pixels = prod(self.shape)
         most = self._most if self.run.plain else min(self._most, self._room(pixels))
         # a reach that nobody has measured yet must save more than it costs
-        pays = count >= MANY or pixels >= LARGE or most < pixels
+        pays = count * len(self.evaluator.targets) >= MANY or pixels >= LARGE or most < pixels
         known = "reach" in vars(self.evaluator)
         asks = not self.run.plain and (known or pays or is_known(self.model))
         reach = self.evaluator.reach if asks else None

@@ -72,7 +72,7 @@ def parts(case: Case, rules: Rules) -> list[tuple[Box, Box | None]]:
     if case.run.plain or not adds_up or isinstance(case.model, TiledModel) or pixels * GUESS <= case.run.memory:
         return alone
     most = SHARE * case.run.memory / _bytes(case, rules)
-    field = prod(s.stop - s.start for s in case.evaluator.cheap_field)
+    field = prod(s.stop - s.start for s in case.cheap_field)
     if field <= most or case.evaluator.reach is None:
         return alone
     found = Pieces(target, case.shape, case.evaluator.reach, case.model.spec.divisor).fitting(most)

@@ -112,7 +112,7 @@ class Trace:
         """Run the network once."""
         self.case, self.rules = case, rules
         self.x = case.x if x is None else x
-        self.box = case.evaluator.cheap_field if box is None else box
+        self.box = case.cheap_field if box is None else box
         self.target = case.target.within(self.box)
         self._model = case.model.within(self.box, case.shape)
         self._scored = isinstance(rules, Rescale)
