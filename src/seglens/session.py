@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,15 +24,13 @@ from seglens.engine.artefacts import prepared
 from seglens.engine.compare import by_fill, disagreement
 from seglens.engine.evaluator import Evaluator
 from seglens.engine.fast import at_rest
+from seglens.engine.features import FeatureBank, borrowed
 from seglens.engine.record import record
 from seglens.engine.resolve import resolve
 from seglens.engine.target import freeze, objects
 from seglens.models.predict import Piece, predict
 from seglens.models.segmentation import SegmentationModel, quiet
 from seglens.models.tiled import TiledModel
-
-if TYPE_CHECKING:
-    from seglens.engine.features import FeatureBank
 
 __all__ = [
     "Estimate", "Piece", "Segmentation", "as_cli", "as_python", "compare_fills", "each_object", "estimate", "explain",
@@ -163,8 +161,8 @@ def explain(
     recipe = METHODS[method].from_values(parameters) if isinstance(method, str) else method
     model = _tiled(model, tile)
     start = time.perf_counter()
-    opened = _opened(bank)
-    with at_rest(model.module), quiet(second_model.module) if second_model else nullcontext():
+    other = quiet(second_model.module) if second_model else nullcontext()
+    with at_rest(model.module), other, borrowed(bank) as opened:
         case = resolve(
             image, model, target, run,
             method=recipe, reference=reference, annotation=annotation, second_model=second_model, bank=opened,
@@ -174,7 +172,7 @@ def explain(
     given = {
         "annotation": _drawn(annotation, annotation_source),
         "second_model": second_model.source if second_model else "",
-        "bank": str(opened.folder) if opened else "",
+        "bank": "" if opened is None else str(opened.folder),
     }
     return answer.with_record(record(recipe, case, target, seconds, tile=tile, **given))
 
@@ -203,10 +201,10 @@ def explain_each(
     """
     run = run or Run()
     recipe = METHODS[method].from_values(parameters) if isinstance(method, str) else method
-    model, opened = _tiled(model, tile), _opened(bank)
-    told = {"annotation": _drawn(annotation, annotation_source), "bank": str(opened.folder) if opened else ""}
-    given: dict[str, Any] = {"reference": reference, "annotation": annotation, "bank": opened}
-    with at_rest(model.module):
+    model, told = _tiled(model, tile), {"annotation": _drawn(annotation, annotation_source)}
+    with at_rest(model.module), borrowed(bank) as opened:
+        told["bank"] = "" if opened is None else str(opened.folder)
+        given: dict[str, Any] = {"reference": reference, "annotation": annotation, "bank": opened}
         first = resolve(image, model, targets[0], run, method=recipe, **given)
         labels = first.labels
         turn = max(1, run.memory // first.target.weights.nbytes)
@@ -290,8 +288,8 @@ def estimate(
     """
     run = run or Run()
     recipe = METHODS[method].from_values(parameters) if isinstance(method, str) else method
-    with at_rest(model.module):
-        given: dict[str, Any] = {"reference": reference, "annotation": annotation, "bank": _opened(bank)}
+    with at_rest(model.module), borrowed(bank) as opened:
+        given: dict[str, Any] = {"reference": reference, "annotation": annotation, "bank": opened}
         case = resolve(image, model, target or Target(), run, method=recipe, **given)
         passes = recipe.passes(case)
         if passes is None:
@@ -351,14 +349,6 @@ def _cost_told(forwards: float, plain: int, seconds: float) -> str:
         "less than a second" if seconds < 1 else f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
     )
     return f"{number} forward passes{saved}, {time_told} here."
-
-
-def _opened(bank: FeatureBank | Path | str | None) -> FeatureBank | None:
-    if bank is None or not isinstance(bank, str | Path):
-        return bank
-    from seglens.engine.features import FeatureBank
-
-    return FeatureBank.open(bank)
 
 
 def _tiled(model: SegmentationModel, tile: int | None) -> SegmentationModel:

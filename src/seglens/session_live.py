@@ -19,7 +19,7 @@ from seglens.core.target import Point, Target
 from seglens.engine.artefacts import prepared
 from seglens.engine.channels import LayerMethod
 from seglens.engine.fast import at_rest
-from seglens.engine.features import FeatureBank
+from seglens.engine.features import FeatureBank, borrowed
 from seglens.engine.reach import find_reach
 from seglens.engine.record import record
 from seglens.engine.resolve import check_needs, resolve
@@ -89,8 +89,9 @@ class LiveQuestion:
         """
         run = run or Run()
         recipe = METHODS[method].from_values(parameters) if isinstance(method, str) else method
-        opened = FeatureBank.open(bank) if isinstance(bank, str | Path) else bank
-        with at_rest(self.model.module):
+        given = {"annotation": "" if annotation is None else "MASK"}
+        with at_rest(self.model.module), borrowed(bank) as opened:
+            given["bank"] = "" if opened is None else str(opened.folder)
             check_needs(recipe, self.model, annotation=annotation, bank=opened)
             standing = self._stand(run)
             start = time.perf_counter()
@@ -98,7 +99,6 @@ class LiveQuestion:
             case = replace(standing.turned(frozen, run, annotation), bank=opened)
             recipe.check(case)
             answer = recipe.run(prepared(recipe, case))
-        given = {"annotation": "" if annotation is None else "MASK", "bank": str(opened.folder) if opened else ""}
         return answer.with_record(record(recipe, case, target, time.perf_counter() - start, **given))
 
     def _stand(self, run: Run) -> Standing:

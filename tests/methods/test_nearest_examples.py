@@ -12,10 +12,11 @@ from hand import wrap
 from seglens.core.errors import BadParameter, MissingNeed
 from seglens.core.run import Run
 from seglens.core.target import Object, Painted, Target
-from seglens.engine.features import build_bank, region_vector
+from seglens.engine.features import FeatureBank, build_bank, region_vector
 from seglens.engine.resolve import resolve
 from seglens.methods.prototype._neighbours import vote_entropy
 from seglens.session import as_cli, as_python, explain, explain_each
+from seglens.session_live import LiveQuestion
 
 CLASSES = ("background", "plain", "marked")
 
@@ -198,3 +199,19 @@ def test_each_object_is_answered_in_one_run_and_the_command_says_the_bank(built)
         assert answer.tables[0].columns == ask(built, 0, number).tables[0].columns
         assert f"--bank {bank.folder}" in as_cli(answer.record)
         assert f"bank={str(bank.folder)!r}" in as_python(answer.record)
+
+
+def test_a_bank_named_by_its_folder_is_closed_again_and_a_given_one_stays_open(built, monkeypatch):
+    model, bank = built
+    closed = []
+    close = FeatureBank.close
+    monkeypatch.setattr(FeatureBank, "close", lambda self: (closed.append(self), close(self))[1])
+    image, target = attribute_image(0)[0], Target(None, Object(1))
+    explain("nearest-examples", image, model, target, bank=bank)
+    assert closed == []
+    explain("nearest-examples", image, model, target, bank=bank.folder)
+    list(explain_each("nearest-examples", image, model, [target], bank=bank.folder))
+    LiveQuestion(image, model).explain("nearest-examples", target, bank=bank.folder)
+    assert len(closed) == 3
+    assert bank not in closed
+    assert len(bank)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from seglens.engine.features.bank import FeatureBank, is_bank
+from seglens.engine.features.bank import FeatureBank, borrowed, is_bank
 from seglens.engine.features.entry import BankInfo, Entry, Failure, ImageRow, Kind, Metric, Neighbours
 from seglens.engine.features.groups import group_of
 
@@ -30,6 +30,7 @@ __all__ = [
     "Kind",
     "Metric",
     "Neighbours",
+    "borrowed",
     "build_bank",
     "check_bank",
     "feature_layer",

@@ -7,6 +7,7 @@ is read before it is asked for. Vectors are written first and counted after, so 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,20 @@ DATABASE, VECTORS = "bank.sqlite", "vectors.zarr"
 CHUNK = 2**20  # bytes of one chunk of vectors
 MOST = 1e15  # squares of larger numbers do not add up in single precision
 MEMORY = 2**30  # bytes that embeddings may take in memory between two searches
+
+
+@contextmanager
+def borrowed(bank: FeatureBank | str | Path | None) -> Iterator[FeatureBank | None]:
+    """A bank for one question: one that was given stays open, one that is named by its folder is closed after.
+
+    Raises:
+        BadParameter: there is no bank in the folder.
+    """
+    if isinstance(bank, str | Path):
+        with FeatureBank.open(bank) as opened:
+            yield opened
+    else:
+        yield bank
 
 
 class FeatureBank:
