@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from viewer_help import make_model
 
-from seglens.app.napari import plots
+from seglens.app.napari import below, plots
+from seglens.app.napari.gallery.docking import gallery_of
 from seglens.app.napari.gallery.state import state_of
 from seglens.app.napari.projection import marks, texts
 from seglens.app.napari.projection.colouring import paint
@@ -188,3 +189,20 @@ def test_a_folder_that_is_no_bank_is_said(drive, tmp_path, qtbot):
     dock = open_in(drive().viewer)
     dock.open_bank(tmp_path)
     qtbot.waitUntil(lambda: "no feature bank" in dock.told.text(), timeout=10_000)
+
+
+def test_the_gallery_opens_it_with_its_bank_and_both_are_tabs(drive, bank, qtbot):
+    driver = drive(show=True)
+    gallery = gallery_of(driver.viewer)
+    qtbot.waitUntil(gallery.isVisible)
+    qtbot.wait(50)  # it goes below the picture in its first turn
+    gallery.files.open_bank(bank.folder)
+    qtbot.waitUntil(lambda: gallery.state.bank is not None and gallery.files.job is None, timeout=20_000)
+    gallery.filters.entries["points"].trigger()
+    dock = open_in(driver.viewer)
+    qtbot.waitUntil(lambda: dock.shown is not None, timeout=30_000)
+    assert dock.shown.bank.folder == bank.folder
+    main = gallery.window()
+    holder = dock.parent()
+    assert below.lies_there(holder)
+    assert len(main.tabifiedDockWidgets(holder)) == 1

@@ -303,7 +303,7 @@ class ProjectionDock(QWidget):
         if self.table is not None:
             row = int(self.table.rows.row(index.row())["row"])
             if self.shown is not None:
-                self.plane.choose(self.shown.places([*self.rows, row] if not self.rows else [row]))
+                self.plane.choose(self.shown.places([row]))
             self.go(row)
 
     def _enable(self) -> None:
