@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -206,3 +207,22 @@ def test_the_gallery_opens_it_with_its_bank_and_both_are_tabs(drive, bank, qtbot
     holder = dock.parent()
     assert below.lies_there(holder)
     assert len(main.tabifiedDockWidgets(holder)) == 1
+
+
+def test_work_is_stopped_by_its_button_and_what_was_drawn_stays(drive, bank, qtbot, monkeypatch):
+    def slow(run, emit, **_):
+        for n in range(10_000):
+            run.progress(n, 10_000, "slowly")
+            time.sleep(0.01)
+
+    _, dock = opened(drive, bank, qtbot)
+    qtbot.waitUntil(dock.stop.isHidden)
+    before = dock.shown
+    monkeypatch.setattr("seglens.app.napari.projection.work.project", slow)
+    dock.controls.clusters.setCurrentIndex(1)
+    qtbot.waitUntil(lambda: not dock.stop.isHidden() and "slowly" in dock.told.text())
+    dock.stop.click()
+    qtbot.waitUntil(dock.stop.isHidden, timeout=5_000)
+    assert dock.told.text() == texts.STOPPED
+    assert dock.shown is before
+    assert dock.job is None

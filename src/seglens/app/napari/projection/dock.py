@@ -121,10 +121,12 @@ class ProjectionDock(QWidget):
         self.show_button = _button(texts.SHOW, texts.SHOW_HINT, self.show_in_gallery)
         self.concept = _button(texts.CONCEPT, texts.CONCEPT_HINT, self.use_as_concept)
         self.clear = _button(texts.CLEAR, texts.CLEAR_HINT, lambda: self.select(()))
+        self.stop = _button(texts.STOP, texts.STOP_HINT, self._stop)
+        self.stop.hide()
         layout = look.column(self, margin=look.MARGIN, gap=4)
         layout.addWidget(self.controls)
         layout.addWidget(self.stack, 1)
-        below = look.row(self.told, self.show_button, self.concept, self.clear)
+        below = look.row(self.told, self.stop, self.show_button, self.concept, self.clear)
         below.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         layout.addWidget(below)
         self.follower = Follower(self)
@@ -327,8 +329,10 @@ class ProjectionDock(QWidget):
         job.failed.connect(self._own.fail)
         job.ended.connect(lambda: self._over(job))
         job.progressed.connect(lambda _done, _total, text, _rate: self._say(f"{texts.PROJECTING}: {text}…"))
+        job.cancelled.connect(lambda: self._cancelled(job))
         self.destroyed.connect(job.cancel)
         self.job = job
+        self.stop.show()
         job.start()
 
     def _done(self, job: Job, done: Any, value: Any) -> None:
@@ -336,9 +340,19 @@ class ProjectionDock(QWidget):
             self.job = None
             done(value)
 
+    def _stop(self) -> None:
+        if self.job is not None:
+            self.job.cancel()
+
+    def _cancelled(self, job: Job) -> None:
+        # a job that gave way to another says nothing
+        if job is self.job:
+            self._say(texts.STOPPED)
+
     def _over(self, job: Job) -> None:
         if job is self.job:
             self.job = None
+        self.stop.setVisible(self.job is not None)
         job.deleteLater()
 
 
