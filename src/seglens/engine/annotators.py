@@ -11,10 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from seglens.core.errors import MissingNeed, ModelMismatch, UnknownName
+from seglens.core.errors import MissingNeed, ModelMismatch
 from seglens.engine.case import Case
-from seglens.models.archives import opened
-from seglens.models.loaders.detect import locate
+from seglens.models.loaders.beside import find, folder_of
 from seglens.models.nets.annotators import AnnotatorHead
 from seglens.models.segmentation import SegmentationModel
 
@@ -134,15 +133,8 @@ def records_of(model: SegmentationModel) -> list[dict[str, Any]]:
 
 
 def _read(model: SegmentationModel, names: Sequence[str], count: int) -> list[dict[str, Any]]:
-    try:
-        path, _ = locate(model.source)
-    except UnknownName:
-        return []  # made in memory, never a file
-    place = path.parent if path.is_file() and path.name == "model.json" else path
-    if place.is_file() and place.suffix != ".zip":
-        return []
-    with opened(place) as folder:
-        file = next(iter((*folder.glob(RECORDS), *folder.glob(f"*/{RECORDS}"))), None)
+    with folder_of(model.source) as folder:
+        file = None if folder is None else find(folder, RECORDS)
         if file is None:
             return []
         try:

@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from seglens.core.errors import BadParameter, MissingNeed, UnknownName
+from seglens.core.errors import BadParameter, MissingNeed
 from seglens.engine.prototypes.records import check_prototypes, find_head, known_records, write_prototypes
-from seglens.models.archives import opened
-from seglens.models.loaders.detect import locate
+from seglens.models.loaders.beside import find, folder_of
 from seglens.models.nets.proto_unet import OTHER, OWN, PrototypeHead, ProtoUNet
 from seglens.models.segmentation import SegmentationModel
 from seglens.models.spec import ModelSpec
@@ -192,15 +191,9 @@ def save_edited(model: SegmentationModel, edit: PrototypeEdit, folder: str | Pat
 
 def _bring_along(source: str, folder: Path, told: dict[str, Any]) -> None:
     """Card and record of the model that it was, each with what was edited."""
-    try:
-        path, _ = locate(source)
-    except UnknownName:
-        return
-    if not path.is_dir() and path.suffix != ".zip" and path.name != "model.json":
-        return
-    with opened(path.parent if path.name == "model.json" else path) as place:
+    with folder_of(source) as place:
         for name in ("CARD.md", "training.json"):
-            found = next(iter((*place.glob(name), *place.glob(f"*/{name}"))), None)
+            found = None if place is None else find(place, name)
             if found is not None:
                 shutil.copyfile(found, folder / name)
     card, record = folder / "CARD.md", folder / "training.json"

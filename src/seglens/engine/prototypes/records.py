@@ -15,9 +15,8 @@ from safetensors.numpy import load_file, save_file
 from scipy import ndimage
 from torch import nn
 
-from seglens.core.errors import MissingNeed, ModelMismatch, UnknownName
-from seglens.models.archives import opened
-from seglens.models.loaders.detect import locate
+from seglens.core.errors import MissingNeed, ModelMismatch
+from seglens.models.loaders.beside import find, folder_of
 from seglens.models.nets.proto_unet import PrototypeHead
 from seglens.models.segmentation import SegmentationModel
 from seglens.models.spec import ModelSpec
@@ -112,15 +111,8 @@ def _prototype(number: int, spec: ModelSpec, owner: int, record: Mapping[str, An
 
 
 def _read(model: SegmentationModel, count: int) -> list[dict[str, Any]]:
-    try:
-        path, _ = locate(model.source)
-    except UnknownName:
-        return []  # made in memory, never a file
-    place = path.parent if path.is_file() and path.name == "model.json" else path
-    if place.is_file() and place.suffix != ".zip":
-        return []
-    with opened(place) as folder:
-        file = next(iter((*folder.glob(RECORDS), *folder.glob(f"*/{RECORDS}"))), None)
+    with folder_of(model.source) as folder:
+        file = None if folder is None else find(folder, RECORDS)
         return [] if file is None else read_records(file, count)
 
 
