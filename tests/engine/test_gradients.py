@@ -133,13 +133,13 @@ def test_memory_does_not_grow_with_the_number_of_copies():
     case = resolve(picture(), network(), TARGETS["whole class"](2), Run(memory=4 * 2**20))
     peaks = []
     with quiet(case.model.module):
-        for count in (8, 64):
+        for count in (200, 400):  # enough of them for memory to be what bounds a batch
             with fast.Peak() as peak:
                 for _ in case.gradient_steps(Noisy.of(case.x, 0.1, count, seed=0)):
                     pass
             peaks.append(peak.bytes)
     assert max(peaks) < case.run.memory
-    assert peaks[1] < 3 * peaks[0]
+    assert peaks[1] < 1.2 * peaks[0]
 
 
 def test_batches_change_nothing():

@@ -20,11 +20,11 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from seglens.engine.fast import kept_memory
+from seglens.engine.lighter import CONVOLUTIONS, TRANSPOSED, convolved, lighter
 from seglens.engine.plan import ALIKE
 from seglens.models.segmentation import SegmentationModel, pick_output, quiet
 
-CONVOLUTIONS = {torch.conv1d, torch.conv2d, torch.conv3d}
-TRANSPOSED = {torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d}
+WEIGHTED = CONVOLUTIONS | TRANSPOSED
 SIDE = 16  # pixels of the picture on which pairs are looked for, at least
 
 
@@ -109,12 +109,14 @@ class Folded(TorchFunctionMode):
             if norm.input is out and norm.running_mean is mean and not norm.training:
                 self._last = None
                 return out
-        found = self._pairs.get(id(args[1])) if len(args) > 1 and func in CONVOLUTIONS | TRANSPOSED else None
+        if func not in WEIGHTED or len(args) < 2:
+            return lighter(func, args, kwargs)
+        found = self._pairs.get(id(args[1]))
+        bias = kwargs.pop("bias", None) if len(args) < 3 else args[2]
         if found is None:
-            return func(*args, **kwargs)
+            return convolved(func, args[0], args[1], bias, args[3:], kwargs)
         pair, weight, bias = found
-        kwargs.pop("bias", None)
-        out = func(args[0], weight, bias, *args[3:], **kwargs)
+        out = convolved(func, args[0], weight, bias, args[3:], kwargs)
         self._last = (out, pair.norm.running_mean)
         return out
 
@@ -130,7 +132,7 @@ class _Watch(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
-        if func in CONVOLUTIONS | TRANSPOSED and len(args) > 1:
+        if func in WEIGHTED and len(args) > 1:
             self._calls.append((out, func, args, kwargs))
         elif func is F.batch_norm:
             self._meet(Norm(*args, **kwargs))

@@ -9,11 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import torch
-
 from seglens.engine.rules import weighted
 from seglens.engine.rules.moves import ADDED, SUMS, Came, Gave, move, one, plain
-from seglens.engine.rules.steps import Rule, Step, names
+from seglens.engine.rules.steps import Rule, Step, names, signs
 from seglens.engine.rules.tape import Tape
 
 # Rectifiers for which no guided rule has been published; what is done instead is declared.
@@ -66,7 +64,7 @@ def _rectifies(step: Step) -> bool:
 
 
 def _masked(step: Step, came: Came) -> Gave:
-    return [(step.args[0], torch.ops.aten.threshold_backward(one(came), step.answers[0].value, 0))]
+    return [(step.args[0], one(came) * step.answers[0].tensor())]
 
 
 def _guided(step: Step, came: Came) -> Gave:
@@ -102,11 +100,11 @@ def _bare(step: Step) -> Step:
     return step
 
 
-GUIDED = Rule("guided", _guided, answers=(0,))
+GUIDED = Rule("guided", _guided, answers=(0,), kept=signs)
 CEILED = Rule("guided", _sloped, inputs=True)
 SLOPED = Rule("positive, times slope", _sloped, inputs=True)
 POSITIVE = Rule("positive", _positive)
-MASKED = Rule("gradient", _masked, answers=(0,))
+MASKED = Rule("gradient", _masked, answers=(0,), kept=signs)
 LINEAR = Rule("gradient", linear)
 NORMALISED = Rule("gradient", _normalised)
 MEASURED = Rule("gradient", _normalised, inputs=True)

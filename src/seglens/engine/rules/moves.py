@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
-from seglens.engine.rules.steps import Rule, Slot, Step, names
+from seglens.engine.rules.steps import Rule, Slot, Step, names, places
 
 Came = Sequence[Tensor | None]
 Gave = list[tuple[Slot, Tensor]]
@@ -104,11 +104,11 @@ def joined(step: Step, came: Came) -> Gave:
 
 def pooled(step: Step, came: Came) -> Gave:
     """Max pooling: the largest of each window gets all."""
-    slot, indices = step.args[0], step.answers[1].value
+    slot, indices = step.args[0], step.answers[1].tensor()
     usual: list[Any] = [[], 0, 1, False]  # stride, padding, dilation, ceil mode
     how = [*step.args[1:], *usual[len(step.args) - 2 :]]
     back = getattr(torch.ops.aten, POOLS[step.name])
-    return [(slot, back(one(came), slot.tensor(), *how, indices))]
+    return [(slot, back(one(came), slot.tensor(), *how, indices.long()))]
 
 
 def copied(step: Step, came: Came) -> Gave:
@@ -152,7 +152,7 @@ def one(came: Came) -> Tensor:
 
 JOINED = Rule("shares", joined)
 COPIED = Rule("shares", copied)
-POOLED = Rule("winner", pooled)
+POOLED = Rule("winner", pooled, kept=places)
 ADDED = Rule("gradient", added)
 
 

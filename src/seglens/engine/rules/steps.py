@@ -49,12 +49,24 @@ class Rule:
         back: (step, what came to each answer) to pairs of an input and what is handed on to it.
         inputs: whether it needs the values that the operation read.
         answers: the numbers of the answers whose values it needs.
+        kept: in what form it needs them; :func:`signs`, say, takes a quarter of the memory.
     """
 
     name: str
     back: Callable[[Step, Sequence[Tensor | None]], list[tuple[Slot, Tensor]]]
     inputs: bool = False
     answers: tuple[int, ...] = ()
+    kept: Callable[[Tensor], Tensor] = lambda t: t
+
+
+def signs(t: Tensor) -> Tensor:
+    """1 where a rectifier's answer is above zero, else 0; a byte a value."""
+    return t.bool().view(torch.uint8)
+
+
+def places(t: Tensor) -> Tensor:
+    """Where the largest values were, in 32 bits: more pixels than these can number are refused before."""
+    return t.to(torch.int32)
 
 
 @dataclass(eq=False, slots=True)

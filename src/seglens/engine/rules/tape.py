@@ -223,20 +223,20 @@ class Tape:
         return step
 
     def _finish(self, step: Step, answers: list[Tensor]) -> None:
-        keep = () if step.rule is None else step.rule.answers
+        keep, form = ((), _as_it_is) if step.rule is None else (step.rule.answers, step.rule.kept)
         outs = []
         for number, t in enumerate(answers):
             if t.is_complex():
                 step.rule = None  # no rule knows what complex numbers owe to what
             elif not t.is_floating_point():
-                outs.append(Slot(None, t))
+                outs.append(Slot(None, form(t)))
                 continue
             self.reach(t)
             self.writes[_store(t)] += 1
             self._unwritten.discard(_store(t))
             for tag in step.tags:
                 self.tags.setdefault(tag, set()).add(_store(t))
-            outs.append(Slot(Cell.of(t), t if number in keep else None))
+            outs.append(Slot(Cell.of(t), form(t) if number in keep else None))
         step.answers = tuple(outs)
         for slot in (*step.slots, *step.answers):
             if slot.value is not None:
@@ -294,6 +294,10 @@ def _named(module: nn.Module | None, tape: Tape) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _as_it_is(t: Tensor) -> Tensor:
+    return t
 
 
 def _store(t: Tensor) -> int:

@@ -1,0 +1,141 @@
+"""Operations that keep little for the way back through a network whose weights are fixed.
+
+What torch keeps of a convolution is its input, of a ReLU its answer: four bytes a value, which only their own gradients
+of weights would need. Here a convolution keeps nothing, a rectifier one byte a value, a pooling four bytes an answer.
+The gradients are the same to the last bit; the peak of a forward and a backward pass comes down to about that of the
+forward pass alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+CONVOLUTIONS = {torch.conv1d, torch.conv2d, torch.conv3d}
+TRANSPOSED = {torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d}
+DEVICES = ("cpu", "cuda")  # on which a convolution's backward pass is known to ask its input for the shape alone
+NAMES = ("stride", "padding", "dilation", "groups")
+OF_TRANSPOSED = ("stride", "padding", "output_padding", "groups", "dilation")
+
+aten = torch.ops.aten
+
+
+class Shape(NamedTuple):
+    """What is left of a tensor whose values nobody needs."""
+
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+
+    @classmethod
+    def of(cls, t: Tensor) -> Shape:
+        """Its size and layout."""
+        return cls(tuple(t.size()), t.stride(), t.dtype, t.device)
+
+    def empty(self) -> Tensor:
+        """A tensor like it, whatever its values: memory that nobody touches."""
+        return torch.empty_strided(self.size, self.stride, dtype=self.dtype, device=self.device)
+
+
+class _Convolution(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, *how: Any) -> Tensor:
+        ctx.of, ctx.weight, ctx.how = Shape.of(x), weight, how
+        ctx.biases = None if bias is None else [bias.numel()]
+        return torch.convolution(x, weight, bias, *how)
+
+    @staticmethod
+    def backward(ctx: Any, came: Tensor) -> Any:
+        only = [True, False, False]
+        given, *_ = aten.convolution_backward(came, ctx.of.empty(), ctx.weight, ctx.biases, *ctx.how, only)
+        return (given, *(None,) * (2 + len(ctx.how)))
+
+
+class _Rectifier(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, inplace: bool) -> Tensor:
+        if inplace:
+            ctx.mark_dirty(x)
+        out = x.relu_() if inplace else x.relu()
+        ctx.on = out.bool().view(torch.uint8)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, came: Tensor) -> Any:
+        return came * ctx.on, None
+
+
+class _MaxPool(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *how: Any) -> Tensor:
+        dims = len(how[0])
+        out, where = getattr(aten, f"max_pool{dims}d_with_indices")(x, *how)
+        ctx.of, ctx.how = Shape.of(x), how
+        ctx.where = where.to(torch.int32)  # an input of more pixels than these can number is refused long before
+        return out  # type: ignore[no-any-return]
+
+    @staticmethod
+    def backward(ctx: Any, came: Tensor) -> Any:
+        back = getattr(aten, f"max_pool{len(ctx.how[0])}d_with_indices_backward")
+        return (back(came, ctx.of.empty(), *ctx.how, ctx.where.long()), *(None,) * len(ctx.how))
+
+
+def convolved(func: Any, x: Tensor, weight: Tensor, bias: Tensor | None, rest: tuple[Any, ...], more: Any) -> Tensor:
+    """A convolution, transposed or not, of torch's function and its further arguments as they were given."""
+    names = NAMES if func in CONVOLUTIONS else OF_TRANSPOSED
+    given = {"stride": 1, "padding": 0, "output_padding": 0, "groups": 1, "dilation": 1}
+    given |= dict(zip(names, rest, strict=False)) | more
+    if not _wanted(x) or weight.requires_grad or x.ndim != weight.ndim or isinstance(given["padding"], str):
+        return func(x, weight, bias, *rest, **more)  # type: ignore[no-any-return]
+    stride, padding, dilation, outer = (
+        _each(given[name], x.ndim - 2) for name in ("stride", "padding", "dilation", "output_padding")
+    )
+    how = (stride, padding, dilation, func in TRANSPOSED, outer, given["groups"])
+    return _Convolution.apply(x, weight, bias, *how)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def rectified(func: Any, x: Tensor, inplace: bool = False) -> Tensor:
+    """A ReLU, whatever its name."""
+    inplace = inplace or func in IN_PLACE
+    return _Rectifier.apply(x, inplace)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def pooled(
+    func: Any, x: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
+    ceil_mode: bool = False, **_: Any,
+) -> Any:  # fmt: skip
+    """Max pooling over planes or volumes."""
+    dims = POOLS[func]
+    if x.ndim != dims + 2:  # one picture without a batch
+        return func(x, kernel_size, stride, padding, dilation, ceil_mode)
+    kernel = _each(kernel_size, dims)
+    step = _each(stride, dims) if stride else kernel
+    return _MaxPool.apply(x, kernel, step, _each(padding, dims), _each(dilation, dims), ceil_mode)  # type: ignore[no-untyped-call]
+
+
+IN_PLACE = {torch.relu_, Tensor.relu_}
+POOLS = {F.max_pool2d: 2, torch.max_pool2d: 2, F.max_pool3d: 3, torch.max_pool3d: 3}
+LIGHTER: dict[Any, Any] = dict.fromkeys((F.relu, torch.relu, Tensor.relu, *IN_PLACE), rectified)
+LIGHTER |= dict.fromkeys(POOLS, pooled)
+
+
+def lighter(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Any other operation: one that keeps less where there is one, else as it is."""
+    found = LIGHTER.get(func)
+    if found is None or not args or not _wanted(args[0]) or kwargs.get("return_indices"):
+        return func(*args, **kwargs)
+    return found(func, *args, **kwargs)
+
+
+def _wanted(x: Any) -> bool:
+    return torch.is_grad_enabled() and x.requires_grad and x.device.type in DEVICES and x.dtype is torch.float32
+
+
+def _each(value: Any, dims: int) -> list[int]:
+    """A number for each axis."""
+    values = [int(value)] if isinstance(value, int) else [int(v) for v in value]
+    return values * dims if len(values) == 1 else values
