@@ -115,15 +115,15 @@ def test_round_lengths(longest: float, length: float) -> None:
 
 def test_ranges_of_colour() -> None:
     values = RNG.normal(size=(50, 50))
-    low, high = panels.limits(Layer("a", "signed", values))
+    low, high = Layer("a", "signed", values).limits()
     assert low == -high
-    low, high = panels.limits(Layer("a", "heat", np.abs(values)))
+    low, high = Layer("a", "heat", np.abs(values)).limits()
     assert low == 0
     assert high < np.abs(values).max()
     few = np.zeros((50, 50))
     few[0, :5] = [1, 2, 3, 4, 5]
-    assert panels.limits(Layer("a", "heat", few))[1] > 4
-    assert panels.limits(Layer("a", "heat", np.zeros((5, 5)))) == (0.0, 1.0)
+    assert Layer("a", "heat", few).limits()[1] > 4
+    assert Layer("a", "heat", np.zeros((5, 5))).limits() == (0.0, 1.0)
 
 
 def test_the_slice_with_most_evidence() -> None:

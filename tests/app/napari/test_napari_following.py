@@ -232,9 +232,12 @@ def test_limits_that_the_person_set_stay(follow):
     assert layer.contrast_limits[1] == 10
     click(d, (1, 19))
     assert layer.contrast_limits[1] == 20
+    assert layer.contrast_limits_range == [0, 20]
     layer.contrast_limits = (0, 3)
     click(d, (1, 29))
     assert layer.contrast_limits[1] == 3
+    # but the slider reaches what is there now
+    assert layer.contrast_limits_range == [0, 30]
 
 
 def test_the_image_is_looked_at_before_the_first_click(drive):

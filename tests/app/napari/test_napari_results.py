@@ -127,6 +127,30 @@ def test_heat_maps_start_at_zero():
     assert layer.colormap.map(np.array([0.0]))[0][3] == 0
 
 
+@pytest.mark.parametrize("kind", ["heat", "signed"])
+def test_the_contrast_slider_reaches_the_strongest_pixel(kind):
+    data = rng.uniform(0.5, 1, (40, 50)).astype(np.float32)
+    data[3, 4] = 80
+    (layer,) = layers_of(answer(kind, data))
+    assert 0.9 < layer.contrast_limits[1] <= 1
+    assert layer.contrast_limits_range == [-80 if kind == "signed" else 0, 80]
+    assert layer.data.max() == 80
+    layer.contrast_limits = (layer.contrast_limits[0], 80)
+    assert layer.contrast_limits_range[1] == 80
+
+
+def test_new_limits_of_a_layer_that_changes_in_place():
+    layer = Image(np.zeros((4, 5)), contrast_limits=(0, 3))
+    results.Limits((0.0, 1.0), (0.0, 8.0)).give(layer)
+    assert (layer.contrast_limits, layer.contrast_limits_range) == ([0, 1], [0, 8])
+    results.Limits((-20.0, 20.0), (-50.0, 50.0)).give(layer)
+    assert (layer.contrast_limits, layer.contrast_limits_range) == ([-20, 20], [-50, 50])
+    # what the person set stays, also beyond all values
+    layer.contrast_limits = (0, 70)
+    results.Limits((0.0, 1.0), (-60.0, 2.0)).widen(layer)
+    assert (layer.contrast_limits, layer.contrast_limits_range) == ([0, 70], [-60, 70])
+
+
 def test_maps_of_a_slice_show_on_that_slice_only():
     source = Image(np.zeros((6, 40, 50)), scale=(2, 1, 1))
     (layer,) = layers_of(

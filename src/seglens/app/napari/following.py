@@ -41,7 +41,7 @@ class Follower(QObject):
         self._live: work.Live | None = None
         self._job: Job | None = None
         self._waiting = self._held = False
-        self._limits: results.Limits = (0.0, 1.0)
+        self._limits = results.Limits()
         self._about: tuple[Any, ...] = ()
         self._spot: tuple[float, ...] | None = None  # that was asked about last
         self._last: tuple[asking.ExplainPlan, Explanation] | None = None
@@ -159,8 +159,10 @@ class Follower(QObject):
             return
         layer.data = plan.frame.shown(plan.frame.fit(np.asarray(found.data)))
         layer.metadata[MARK]["told"] = found.enlarged()
-        if np.allclose(layer.contrast_limits, self._limits, atol=0) and limits != self._limits:
-            layer.contrast_limits = limits
+        if not np.allclose(layer.contrast_limits, self._limits.shown, atol=0):
+            limits.widen(layer)
+        elif limits != self._limits:
+            limits.give(layer)
             self._limits = limits
 
     def _make(

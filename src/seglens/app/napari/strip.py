@@ -113,13 +113,14 @@ class Strip:
         layer = ImageLayer(
             data,
             name=name,
-            contrast_limits=depth.limits,
+            contrast_limits=depth.limits.shown,
             colormap=results.map_colours(depth.map.kind),
             blending="translucent_no_depth",
             opacity=float(settings.get("interface.opacity")),
             metadata={MARK: mark},
             **results.with_first(results.placement(self._plan.layer, frame.start), "layer"),
         )
+        layer.contrast_limits_range = depth.limits.whole
         layer.colorbar.visible = True
         layer.colorbar.size = (14, 110)
         self.layer = layer
@@ -150,7 +151,7 @@ class Captions(QObject):
         """Follow slider and layers."""
         super().__init__(parent)
         self._viewer = weakref.ref(viewer)
-        self._given: dict[Any, results.Limits] = {}
+        self._given: dict[Any, tuple[float, ...]] = {}
         link(self, self.follow, viewer.dims.events.current_step, viewer.layers.events.removed)
         link(self, self._watch, viewer.layers.events.inserted)
 
@@ -168,9 +169,11 @@ class Captions(QObject):
         depth = here(viewer, strip) or {}
         before = self._given.get(strip.unique_id, strip.contrast_limits)
         # limits that the person set stay
-        if np.allclose(strip.contrast_limits, before, atol=0):
-            if not np.allclose(before, depth["limits"], atol=0):
-                strip.contrast_limits = depth["limits"]
+        if not np.allclose(strip.contrast_limits, before, atol=0):
+            depth["limits"].widen(strip)
+        else:
+            if not np.allclose(before, depth["limits"].shown, atol=0):
+                depth["limits"].give(strip)
             self._given[strip.unique_id] = tuple(strip.contrast_limits)
         if OVERLAY not in overlays:
             overlays[OVERLAY] = TextOverlay(position="top_left")

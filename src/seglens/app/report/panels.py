@@ -75,7 +75,7 @@ def mask(axes: Axes, labels: Picture, spec: ModelSpec) -> None:
 
 def saliency(axes: Axes, layer: Layer, values: Picture) -> None:
     """A map over what is there, clear where it says little, with its own colour bar."""
-    low, high = limits(layer)
+    low, high = layer.limits()
     norm = Normalize(low, high, clip=True)
     strength = np.nan_to_num(np.abs(values)) / max(abs(low), abs(high), 1e-12)
     opaque = np.clip(strength, 0, 1) ** 0.6 * 0.92
@@ -113,17 +113,6 @@ def window(axes: Axes, part: Window) -> None:
     corner, size = (x.start - 0.5, y.start - 0.5), (x.stop - x.start, y.stop - y.start)
     axes.add_patch(Rectangle(corner, *size, fill=False, edgecolor="black", linewidth=2.0, alpha=0.6))
     axes.add_patch(Rectangle(corner, *size, fill=False, edgecolor="white", linewidth=1.0, linestyle=(0, (4, 2))))
-
-
-def limits(layer: Layer) -> tuple[float, float]:
-    """The range of colours: heat from 0 to its 99.5th percentile, signed symmetric about 0."""
-    low, high = layer.limits()
-    values = np.asarray(layer.data)[np.isfinite(layer.data)]
-    # A map that is zero nearly everywhere would saturate: its few pixels then set the range.
-    active = np.abs(values[values != 0])
-    if active.size and active.size < 0.2 * values.size:
-        high = float(np.percentile(active, 99.5))
-    return (-high if layer.kind == "signed" else min(low, 0.0), high)
 
 
 def remark(axes: Axes, sentence: str) -> None:
