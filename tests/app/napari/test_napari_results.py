@@ -7,6 +7,7 @@ from napari.layers import Image, Labels
 from viewer_help import make_model
 
 from seglens.app.napari import colours, results
+from seglens.app.report import panels
 from seglens.core.explanation import Explanation
 from seglens.core.explanation import Layer as Answer
 
@@ -229,6 +230,20 @@ def test_signed_colours_are_clear_in_the_middle_and_differ_at_the_ends(name):
     assert middle[3] < 0.05
     assert low[3] == high[3] == 1
     assert np.abs(low[:3] - high[:3]).sum() > 0.5
+
+
+def test_pictures_of_a_run_have_the_same_colours():
+    at = np.array([0.0, 0.25, 0.75, 1.0])
+    np.testing.assert_allclose(
+        results.map_colours("signed").map(at)[:, :3], panels.map_colours("signed")(at)[:, :3], atol=0.02
+    )
+    np.testing.assert_allclose(
+        results.map_colours("heat").map(at)[:, :3], panels.map_colours("heat")(at)[:, :3], atol=0.02
+    )
+    # tissue has less green than red and blue
+    for kind, places in (("heat", (0.4, 0.6, 0.8, 1.0)), ("signed", (0.25, 0.75))):
+        for red, green, blue, _ in results.map_colours(kind).map(np.array(places)):
+            assert green > min(red, blue) + 0.1
 
 
 def test_class_colours_come_from_the_model():

@@ -222,7 +222,7 @@ def uncertainty_layer(shown: NDArray[Any], classes: int, **where: Any) -> ImageL
     """The layer of predictive entropy; the limit is that of no idea at all, log K."""
     return ImageLayer(
         shown,
-        colormap=colours.heat("magma"),
+        colormap=map_colours("heat"),
         contrast_limits=(0, log(classes)),
         blending="translucent_no_depth",
         visible=False,
@@ -285,7 +285,7 @@ def explanation_makers(
 def _answer_layer(answer: Answer, source: Layer, frame: Frame, spec: ModelSpec, name: str, limits: Limits) -> Layer:
     offset = dict(zip(frame.model_axes, answer.offset or (0,) * len(frame.model_axes), strict=True))
     start = [s + offset.get(a, 0) for a, s in zip(frame.axes, frame.start, strict=True)]
-    unit = {"unit": answer.unit, "kind": answer.kind, "told": answer.enlarged()}
+    unit = {"unit": answer.unit, "name": answer.name, "kind": answer.kind, "told": answer.enlarged()}
     where = {"name": name, **placement(source, start)}
     data = np.asarray(answer.data)
     match answer.kind:
