@@ -11,6 +11,7 @@ from napari.layers import Points
 from qtpy.QtCore import QObject, Signal
 
 from seglens.app.napari import adapt, asking, colours, results, words
+from seglens.app.napari.inserting import take_out
 from seglens.app.napari.viewer_session import MARK, ViewerSession, is_ours, layer_id
 
 
@@ -135,8 +136,7 @@ class Picker(QObject):
                 # another layer in its place would cost a tenth of a second
                 old.data = point
                 return
-            old.locked = False
-            viewer.layers.remove(old)
+            take_out(viewer, old)
         shape = adapt.pixels(layer).shape[: layer.ndim]
         marker = Points(
             point,

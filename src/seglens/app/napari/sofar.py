@@ -12,7 +12,7 @@ from qtpy.QtCore import QObject
 
 from seglens.app.napari import results, words
 from seglens.app.napari.asking import ExplainPlan
-from seglens.app.napari.inserting import Inserter
+from seglens.app.napari.inserting import Inserter, take_out
 from seglens.core.explanation import Explanation
 from seglens.models.spec import ModelSpec
 
@@ -93,8 +93,7 @@ class SoFar:
         if self._inserter is not None and not self._is_in:
             self._inserter.stop()
         if self.layer is not None and self.layer in self._viewer.layers:
-            self.layer.locked = False
-            self._viewer.layers.remove(self.layer)
+            take_out(self._viewer, self.layer)
 
     def keep(self) -> str:
         """The work was stopped: the layer stays under a name that says so; empty if there is none."""

@@ -16,7 +16,7 @@ from qtpy.QtCore import QObject
 
 from seglens.app.napari import results, settings, words
 from seglens.app.napari.asking import ExplainPlan
-from seglens.app.napari.inserting import Inserter
+from seglens.app.napari.inserting import Inserter, take_out
 from seglens.app.napari.links import link
 from seglens.app.napari.viewer_session import MARK
 from seglens.core.explanation import Layer
@@ -100,8 +100,7 @@ class Strip:
         if self._inserter is not None and not self._is_in:
             self._inserter.stop()
         if self.layer is not None and self.layer in self._viewer.layers:
-            self.layer.locked = False
-            self._viewer.layers.remove(self.layer)
+            take_out(self._viewer, self.layer)
         self.layer = None
 
     def _make(self, depth: Depth) -> ImageLayer:
