@@ -48,7 +48,7 @@ def rows(side: int) -> Iterator[tuple[str, float]]:
 
     scene = Scene("basicunet", (side, side))
     unit, model = ordinary(scene), scene.model()
-    with fast.at_rest(model.module):
+    with fast.at_rest(model):
         case = resolve(scene.image(), model, scene.target("class"), Run())
         black = case.fill("black")
         asked: dict[str, Callable[[], object]] = {

@@ -102,7 +102,7 @@ class Bad:
         method, params: as in :class:`Made`.
         target: values, or functions that make a file in a folder and return its path.
         trust: as in :class:`Made`.
-        part: which part is bad: ``image``, ``model``, ``target`` or ``params``.
+        part: which part is bad: ``image``, ``model``, ``network``, ``target`` or ``params``.
     """
 
     name: str
@@ -196,6 +196,19 @@ def _cut_zip(folder: Path) -> str:
     return str(path)
 
 
+def _failing(statement: str) -> Callable[[Path], str]:
+    """A network that runs on squares, as when it is loaded, and fails on all other images."""
+
+    def make(folder: Path) -> str:
+        source = net(folder)
+        where = "        return self.head(self.features(x))"
+        failing = NET.replace(where, f"        if x.shape[-1] != x.shape[-2]:\n            {statement}\n{where}")
+        (folder / "net.py").write_text(failing)
+        return source
+
+    return make
+
+
 def _pickled(folder: Path) -> str:
     import torch
     from torch import nn
@@ -231,5 +244,29 @@ CASES: tuple[Bad, ...] = (
     Bad("model file that is not one", "model", "model.pt", "Give a model file", model=_no_model),
     Bad("truncated zip", "model", "package.zip", "again", model=_cut_zip),
     Bad("pickled code without trust", "model", "not trusted", "--trust", model=_pickled, trust=False),
+    Bad(
+        "network that needs a package", "network", "tiny failed on this image with ModuleNotFoundError (No module",
+        "Install no_such_package", model=_failing("import no_such_package"),
+    ),
+    Bad(
+        "network that looks for a key", "network", "tiny failed on this image with KeyError ('skip')", "mend its code",
+        model=_failing("{}['skip']"),
+    ),
+    Bad(
+        "network that divides by zero", "network", "with ZeroDivisionError (division by zero)", "mend its code",
+        model=_failing("1 / 0"),
+    ),
+    Bad(
+        "network without an attribute", "network", "with AttributeError ('Bright' object has no", "mend its code",
+        model=_failing("self.neck(x)"),
+    ),
+    Bad(
+        "network that joins what does not fit", "network", "tiny failed on this image with RuntimeError (",
+        "mend its code", model=_failing("torch.cat([x, x[..., :3]])"),
+    ),
+    Bad(
+        "network that says nothing", "network", "failed on this image with AssertionError.", "mend its code",
+        model=_failing("assert False"),
+    ),
     Bad("factory without trust", "model", "not trusted", "--trust", trust=False),
 )  # fmt: skip

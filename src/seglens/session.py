@@ -29,7 +29,7 @@ from seglens.engine.record import record
 from seglens.engine.resolve import resolve
 from seglens.engine.target import freeze, objects
 from seglens.models.predict import Piece, predict
-from seglens.models.segmentation import SegmentationModel, quiet
+from seglens.models.segmentation import SegmentationModel
 from seglens.models.tiled import TiledModel
 
 __all__ = [
@@ -161,8 +161,8 @@ def explain(
     recipe = METHODS[method].from_values(parameters) if isinstance(method, str) else method
     model = _tiled(model, tile)
     start = time.perf_counter()
-    other = quiet(second_model.module) if second_model else nullcontext()
-    with at_rest(model.module), other, borrowed(bank) as opened:
+    other = at_rest(second_model) if second_model else nullcontext()
+    with at_rest(model), other, borrowed(bank) as opened:
         case = resolve(
             image, model, target, run,
             method=recipe, reference=reference, annotation=annotation, second_model=second_model, bank=opened,
@@ -202,7 +202,7 @@ def explain_each(
     run = run or Run()
     recipe = METHODS[method].from_values(parameters) if isinstance(method, str) else method
     model, told = _tiled(model, tile), {"annotation": _drawn(annotation, annotation_source)}
-    with at_rest(model.module), borrowed(bank) as opened:
+    with at_rest(model), borrowed(bank) as opened:
         told["bank"] = "" if opened is None else str(opened.folder)
         given: dict[str, Any] = {"reference": reference, "annotation": annotation, "bank": opened}
         first = resolve(image, model, targets[0], run, method=recipe, **given)
@@ -244,7 +244,7 @@ def each_object(
         NoSuchRegion: the model finds no such object.
         SegLensError: as :func:`explain`.
     """
-    with at_rest(model.module):
+    with at_rest(model):
         case = resolve(image, _tiled(model, tile), Target(like.of_class, Predicted()), run or Run())
     numbered = objects(case.labels)
     wanted = numbered > 0 if like.of_class is None else case.labels == case.target.index
@@ -288,7 +288,7 @@ def estimate(
     """
     run = run or Run()
     recipe = METHODS[method].from_values(parameters) if isinstance(method, str) else method
-    with at_rest(model.module), borrowed(bank) as opened:
+    with at_rest(model), borrowed(bank) as opened:
         given: dict[str, Any] = {"reference": reference, "annotation": annotation, "bank": opened}
         case = resolve(image, model, target or Target(), run, method=recipe, **given)
         passes = recipe.passes(case)
@@ -332,7 +332,7 @@ def compare_fills(
         )
     given: dict[str, Any] = {"reference": reference, "annotation": annotation}
     start = time.perf_counter()
-    with at_rest(model.module):
+    with at_rest(model):
         case = resolve(image, _tiled(model, tile), target, run, method=recipe, **given)
         maps = by_fill(recipe, case, fills)
     seconds, drawn = time.perf_counter() - start, _drawn(annotation, annotation_source)

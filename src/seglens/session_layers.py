@@ -73,7 +73,7 @@ def explain_layers(
     name = parameter_of(recipe)
     refused: BadParameter | None = None
     answered = False
-    with at_rest(model.module):
+    with at_rest(model):
         case = resolve(image, model, target, run, method=recipe, reference=reference, annotation=annotation)
         order = layers_of(model, at) if isinstance(at, str) else _named(model, at)
         turns = Turns(run, len(order))

@@ -59,7 +59,7 @@ class LiveQuestion:
             SegLensError: as :func:`seglens.session.explain`.
         """
         run = run or Run()
-        with at_rest(self.model.module):
+        with at_rest(self.model):
             standing = self._stand(run)
             if isinstance(method, LayerMethod) and self.model.layered:
                 standing = standing.turned(standing.target, run)
@@ -90,7 +90,7 @@ class LiveQuestion:
         run = run or Run()
         recipe = METHODS[method].from_values(parameters) if isinstance(method, str) else method
         given = {"annotation": "" if annotation is None else "MASK"}
-        with at_rest(self.model.module), borrowed(bank) as opened:
+        with at_rest(self.model), borrowed(bank) as opened:
             given["bank"] = "" if opened is None else str(opened.folder)
             check_needs(recipe, self.model, annotation=annotation, bank=opened)
             standing = self._stand(run)

@@ -108,6 +108,41 @@ def test_without_explanations_or_pixel_size(tmp_path: Path, drawn: list[Figure])
     assert len(drawn[0].axes) == 2
 
 
+def signed_answer(name: str, unit: str) -> Explanation:
+    """A map around zero, as a method answers it."""
+    return Explanation((Layer(name, "signed", RNG.normal(size=(40, 52)), unit),))
+
+
+@pytest.mark.parametrize(
+    ("answers", "told"),
+    [
+        ([("occlusion", "drop of logit")], "Signed maps: orange speaks for it, blue against it."),
+        (
+            [("stripes", "features along the concept")],
+            "Signed maps: orange lies on the concept's side, blue on the other.",
+        ),
+        (
+            [("occlusion", "drop of logit"), ("lrp", "logit"), ("stripes", "features along the concept")],
+            "occlusion, lrp: orange speaks for it, blue against it. stripes: orange lies on the concept's side",
+        ),
+    ],
+)
+def test_what_colours_say_comes_from_the_maps(answers: Any, told: str, tmp_path: Path, drawn: list[Figure]) -> None:
+    image, model = Image(picture((40, 52), "YX").data, "YX"), wrap(Deep())
+    maps = [signed_answer(*answer) for answer in answers]
+    overview(image, segment(image, model), maps, tmp_path / "overview.png", model.spec)
+    assert f"Outline: what was explained. {told}" in words_of(drawn[0])
+
+
+def test_without_signed_maps_nothing_is_said_of_their_colours(tmp_path: Path, drawn: list[Figure]) -> None:
+    image, model = Image(picture((40, 52), "YX").data, "YX"), wrap(Deep())
+    heat = Explanation((Layer("map", "heat", RNG.uniform(size=(40, 52))),))
+    overview(image, segment(image, model), [heat], tmp_path / "overview.png", model.spec)
+    words = words_of(drawn[0])
+    assert "Outline: what was explained." in words
+    assert "orange" not in words
+
+
 @pytest.mark.parametrize(("longest", "length"), [(23.0, 20.0), (7.0, 5.0), (0.13, 0.1), (199.0, 100.0)])
 def test_round_lengths(longest: float, length: float) -> None:
     assert panels._round_length(longest) == pytest.approx(length)
@@ -115,15 +150,15 @@ def test_round_lengths(longest: float, length: float) -> None:
 
 def test_ranges_of_colour() -> None:
     values = RNG.normal(size=(50, 50))
-    low, high = panels.limits(Layer("a", "signed", values))
+    low, high = Layer("a", "signed", values).limits()
     assert low == -high
-    low, high = panels.limits(Layer("a", "heat", np.abs(values)))
+    low, high = Layer("a", "heat", np.abs(values)).limits()
     assert low == 0
     assert high < np.abs(values).max()
     few = np.zeros((50, 50))
     few[0, :5] = [1, 2, 3, 4, 5]
-    assert panels.limits(Layer("a", "heat", few))[1] > 4
-    assert panels.limits(Layer("a", "heat", np.zeros((5, 5)))) == (0.0, 1.0)
+    assert Layer("a", "heat", few).limits()[1] > 4
+    assert Layer("a", "heat", np.zeros((5, 5))).limits() == (0.0, 1.0)
 
 
 def test_the_slice_with_most_evidence() -> None:

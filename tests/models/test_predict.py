@@ -8,7 +8,7 @@ import torch
 import zarr
 
 from hand import Deep, small_image, spec, wrap
-from seglens.core.errors import Cancelled, ImageMismatch, OutOfMemory
+from seglens.core.errors import Cancelled, ImageMismatch, ModelMismatch, OutOfMemory
 from seglens.core.image import Image
 from seglens.core.run import Run
 from seglens.models.nets.unet import UNet
@@ -155,8 +155,9 @@ def test_other_errors_are_not_blamed_on_memory():
         def forward(self, x):
             raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    with pytest.raises(RuntimeError, match="mat1"):
+    with pytest.raises(ModelMismatch, match="mat1") as caught:
         segment(small_image(), wrap(Broken()))
+    assert type(caught.value.__cause__) is RuntimeError
 
 
 def test_model_is_left_as_it_was():

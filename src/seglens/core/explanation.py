@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Kind = Literal["heat", "signed", "labels", "image", "points", "vectors"]
+SHOWN = 99  # percentile at which colours of maps end
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,19 +46,33 @@ class Layer:
     def limits(self) -> tuple[float, float]:
         """Sensible display limits: symmetric for signed maps, from 0 for heat.
 
-        At most 0.5 % of the pixels that say anything, and never more than 64, are brighter than the limit:
-        a share of the whole image would make a faint window look as strong as a small hot spot.
+        The 99th percentile of the sizes that say anything, for both kinds: a few extreme pixels leave the rest to be
+        seen, and zeros beside a crop or window count for nothing.
         """
-        values = np.asarray(self.data)[np.isfinite(self.data)]
-        if values.size == 0:
-            return (0.0, 1.0)
-        if self.kind in ("signed", "heat"):
-            sizes = np.abs(values[values != 0]) if self.kind == "signed" else values[values > 0]
-            above = min(64, sizes.size // 200)
-            top = float(np.partition(sizes, -1 - above)[-1 - above]) if sizes.size else 1.0
-            return (-top if self.kind == "signed" else 0.0, top)
-        low, high = float(values.min()), float(values.max())
+        if self.kind not in ("signed", "heat"):
+            return self.span()
+        values = self._finite()
+        said = values[values != 0 if self.kind == "signed" else values > 0]
+        sizes = np.abs(said.astype(np.result_type(said, np.float32), copy=False))
+        top = float(np.percentile(sizes, SHOWN, overwrite_input=True)) if sizes.size else 1.0
+        return (-top if self.kind == "signed" else 0.0, top)
+
+    def span(self) -> tuple[float, float]:
+        """All finite values lie in it: as far as limits may be moved; symmetric for signed maps, from 0 for heat."""
+        values = self._finite()
+        low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
+        if self.kind == "signed":
+            top = max(high, -low) or 1.0
+            return (-top, top)
+        if self.kind == "heat":
+            return (min(low, 0.0), high if high > 0 else 1.0)
         return (low, high if high > low else low + 1.0)
+
+    def _finite(self) -> NDArray[Any]:
+        values = np.asarray(self.data)
+        sound = np.isfinite(values)
+        # a copy of a large map is for those alone that need one
+        return values.ravel() if sound.all() else values[sound]
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,12 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from seglens.core.run import Run
+from seglens.models.blame import blaming
 from seglens.models.segmentation import SegmentationModel, quiet
 
 # Numbers of glibc's mallopt, and the values that it starts with or comes to by itself.
@@ -77,9 +78,13 @@ def kept_memory() -> Iterator[None]:
 
 
 @contextmanager
-def at_rest(module: nn.Module) -> Iterator[None]:
-    """A question about a network: it is left as it was, and memory that one pass frees is there for the next."""
-    with quiet(module), kept_memory():
+def at_rest(model: SegmentationModel) -> Iterator[None]:
+    """A question about a network: it is left as it was, and memory that one pass frees is there for the next.
+
+    Raises:
+        ModelMismatch: the network itself failed.
+    """
+    with blaming(model), quiet(model.module), kept_memory():
         yield
 
 

@@ -19,6 +19,7 @@ from seglens.engine.case import Case
 from seglens.engine.folding import lean
 from seglens.engine.gradients import guarded
 from seglens.engine.target import freeze
+from seglens.models.blame import blaming
 from seglens.models.intake import check_fits, fit_intake, read_plain
 from seglens.models.segmentation import SegmentationModel
 
@@ -66,7 +67,7 @@ def resolve(
     intake = fit_intake(image, model.spec)
     x = torch.from_numpy(intake.to_input(read_plain(image, model.spec))).unsqueeze(0).to(model.device)
     run.check()
-    with guarded(model), torch.inference_mode(), fast.kept_memory() if run.plain else lean(model):
+    with guarded(model), blaming(model), torch.inference_mode(), fast.kept_memory() if run.plain else lean(model):
         run.check()  # the first time, the network was looked at for what can be folded
         logits = model.logits(x if run.plain else fast.arranged(x))
     run.cost.forwards += 1

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from seglens.core.errors import MissingNeed, UnknownName
+from seglens.models.blame import blaming
 from seglens.models.segmentation import SegmentationModel, quiet
 
 SIDE = {2: 64, 3: 32}
@@ -59,7 +60,7 @@ def layers(model: SegmentationModel) -> tuple[LayerInfo, ...]:
     handles = [module.register_forward_hook(keep(name)) for name, module in modules.items()]
     try:
         # not inference_mode: a network may keep tensors that it makes, and later use needs their gradient
-        with quiet(model.module), torch.no_grad():
+        with blaming(model), quiet(model.module), torch.no_grad():
             answer = model.module(torch.zeros(shape, device=model.device))
     finally:
         for handle in handles:

@@ -15,6 +15,7 @@ from torch import Tensor
 from seglens.core.errors import OutOfMemory
 from seglens.core.image import Image
 from seglens.core.run import Run
+from seglens.models.blame import blaming
 from seglens.models.device import free_cache, is_out_of_memory
 from seglens.models.intake import Intake, check_fits, fit_intake, read_plain
 from seglens.models.segmentation import SegmentationModel, quiet
@@ -197,7 +198,7 @@ def _forward(model: SegmentationModel, x: Tensor, splits: int, halo: tuple[int, 
     axis = int(np.argmax(x.shape[2:]))
     size = x.shape[2 + axis]
     if splits == 0 or size < 2 * model.spec.divisor:
-        with torch.inference_mode(), quiet(model.module):
+        with blaming(model), torch.inference_mode(), quiet(model.module):
             out = model.logits(x.to(model.device)).softmax(1)
         run.cost.forwards += len(x)
         return out.float().cpu()

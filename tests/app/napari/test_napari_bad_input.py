@@ -131,6 +131,24 @@ def test_targets_and_parameters(drive, seen, tmp_path):
                 assert case.fix in message.fix, (case.name, message)
 
 
+def test_networks_that_fail_while_they_run(drive, seen, tmp_path):
+    d = drive()
+    for number, case in enumerate(cases("network")):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        made = case.make(folder)
+        d.dock.jobs.choose_model(made.model, trusted=True)
+        d.wait(lambda: not d.session.model.loading)
+        for tab in (0, 1):
+            d.dock.tabs.setCurrentIndex(tab)
+            fresh(d, made.image)
+            spoil(d, made)
+            press(d, seen, case.name)
+            message = d.session.status.message
+            assert case.what in message.what, (case.name, message)
+            assert case.fix in message.fix, (case.name, message)
+
+
 def test_models(drive, seen, tmp_path):
     d = drive()
     d.viewer.add_image(blobs(40, 50))

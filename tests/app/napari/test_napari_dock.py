@@ -9,10 +9,10 @@ from napari.layers import Labels
 from napari.utils.action_manager import action_manager
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QGuiApplication
-from viewer_help import blobs, make_model
+from viewer_help import Driver, blobs, make_model
 
-from seglens.app.napari import commands, jobs, words
-from seglens.app.napari.viewer_session import State, layer_id
+from seglens.app.napari import commands, jobs, links, words
+from seglens.app.napari.viewer_session import State, is_ours, layer_id, session_of
 from seglens.core import run
 
 
@@ -442,6 +442,95 @@ def test_a_closed_dock_hears_nothing_more(drive, qtbot):
     session.say("anybody there?")
     d.viewer.add_image(blobs(30, 30), name="later")
     assert session not in commands._DOCKS
+
+
+def close(viewer, widget, qtbot):
+    """Close the dock of a widget as its cross does, and wait until the widget is gone."""
+    gone = []
+    widget.destroyed.connect(lambda *_: gone.append(True))
+    links.dock_around(widget).destroyOnClose()
+    qtbot.waitUntil(lambda: bool(gone))
+
+
+def listeners(viewer):
+    """How many listen to a viewer, its layers and what was chosen in it."""
+    session = session_of(viewer)
+    return [
+        len(signal.callbacks if hasattr(signal, "callbacks") else signal)
+        for signal in (
+            viewer.layers.events.inserted, viewer.layers.events.removed, viewer.dims.events.current_step,
+            viewer.mouse_move_callbacks, viewer.mouse_drag_callbacks, session.question.events.method,
+            session.values_changed, session.status.events.state,
+        )
+    ]  # fmt: skip
+
+
+def opened(viewer, qtbot):
+    """The dock, opened and ready."""
+    dock = commands.dock_of(viewer)
+    assert commands.dock_of(viewer) is dock
+    qtbot.waitUntil(dock.isVisible)
+    d = Driver(viewer, dock, qtbot)
+    d.wait(lambda: d.session.engine.ready, 60_000)
+    assert [x for x in viewer.window.dock_widgets if "SegLens" in x] == ["SegLens (seglens)"]
+    return d
+
+
+def closed(d):
+    """The session of a dock that was closed; nobody is left to hear it."""
+    d.dock.jobs.stop_all()
+    d.wait(lambda: d.dock.estimator._job is None)
+    d.session.question.of_class = "cell"
+    close(d.viewer, d.dock, d.qtbot)
+    assert d.session not in commands._DOCKS
+    d.session.question.of_class = None
+    d.viewer.dims.events.current_step()
+    d.viewer.add_image(blobs(8, 8), name="later")
+
+
+def test_open_close_open_gives_one_dock_that_works(make_napari_viewer, qtbot):
+    viewer = make_napari_viewer(show=True)
+    d = opened(viewer, qtbot)
+    before = listeners(viewer)
+    viewer.add_image(blobs(40, 50))
+    d.use(make_model())
+    d.session.question.method = "vanilla-gradient"
+    mine = viewer.add_labels(np.zeros((40, 50), int))
+    mine.mode = "paint"
+    # closed while it waits for a click
+    d.dock.tabs.setCurrentIndex(1)
+    d.dock.explain.target.picker.set_active(True)
+    assert mine.mode == "pan_zoom"
+    closed(d)
+    assert mine.mode == "paint"
+    # what was chosen is there again
+    d = opened(viewer, qtbot)
+    assert d.dock.header.layers.currentText() == "Image"
+    assert d.session.question.method == "vanilla-gradient"
+    d.dock.tabs.setCurrentIndex(1)
+    d.run()
+    assert sum(is_ours(x, "heat") for x in viewer.layers) == 1
+    assert d.dock.explain.result.list.count() == 1
+    closed(d)
+    d = opened(viewer, qtbot)
+    assert listeners(viewer) == before
+    d.dock.jobs.stop_all()
+
+
+def test_a_dock_that_was_opened_meanwhile_stays_the_one(make_napari_viewer, qtbot):
+    viewer = make_napari_viewer(show=True)
+    first = commands.dock_of(viewer)
+    qtbot.waitUntil(first.isVisible)
+    gone = []
+    first.destroyed.connect(lambda *_: gone.append(True))
+    links.dock_around(first).destroyOnClose()
+    # before the first is gone
+    viewer.window.add_plugin_dock_widget("seglens", "SegLens")
+    second = commands._DOCKS[session_of(viewer)]
+    assert second is not first
+    qtbot.waitUntil(lambda: bool(gone))
+    assert commands.dock_of(viewer) is second
+    second.jobs.stop_all()
 
 
 def test_closing_the_viewer_stops_the_work(make_napari_viewer, qtbot):

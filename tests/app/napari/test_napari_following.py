@@ -232,9 +232,12 @@ def test_limits_that_the_person_set_stay(follow):
     assert layer.contrast_limits[1] == 10
     click(d, (1, 19))
     assert layer.contrast_limits[1] == 20
+    assert layer.contrast_limits_range == [0, 20]
     layer.contrast_limits = (0, 3)
     click(d, (1, 29))
     assert layer.contrast_limits[1] == 3
+    # but the slider reaches what is there now
+    assert layer.contrast_limits_range == [0, 30]
 
 
 def test_the_image_is_looked_at_before_the_first_click(drive):
@@ -257,3 +260,105 @@ def test_the_image_is_looked_at_before_the_first_click(drive):
     d.viewer.add_image(blobs(32, 40))
     click(d, (10, 10))
     assert d.dock.follower._live is not live
+
+
+@pytest.fixture
+def warmed(follow, monkeypatch):
+    """The methods that were made ready for since following began."""
+    methods, warm = [], following.work.warm
+
+    def count(run, emit, *, live, method):
+        methods.append(method)
+        warm(run, emit, live=live, method=method)
+
+    monkeypatch.setattr(following.work, "warm", count)
+    return follow, methods
+
+
+def rest(d):
+    """Wait until nothing more is to be made ready."""
+    d.wait(lambda: not d.dock.follower._changed.isActive() and d.dock.follower._job is None)
+
+
+def test_another_method_is_made_ready_before_the_next_click(warmed):
+    d, methods = warmed
+    model = d.session.model.loaded
+    click(d, (30, 40))
+    sizes = []
+    model.module.register_forward_pre_hook(lambda _module, inputs: sizes.append(tuple(inputs[0].shape[2:])))
+    d.session.question.method = "seg-grad-cam"
+    assert d.dock.follower._job is None
+    rest(d)
+    assert [m.name for m in methods] == ["seg-grad-cam"]
+    assert (64, 80) in sizes
+    sizes.clear()
+    click(d, (31, 40))
+    # no pass over the whole image is left for the click
+    assert sizes
+    assert (64, 80) not in sizes
+    # and after the pause it is not made ready once more
+    d.qtbot.wait(following.PAUSE + 100)
+    assert len(methods) == 1
+
+
+def test_not_for_every_keystroke_and_with_what_was_chosen_last(warmed):
+    d, methods = warmed
+    d.session.question.method = "seg-grad-cam"
+    for name in ("f", "fe", "features"):
+        d.session.values["seg-grad-cam"] = {"layer": name}
+        d.session.values_changed.emit()
+        d.qtbot.wait(20)
+    rest(d)
+    assert [m.layer for m in methods] == ["features"]
+
+
+def test_a_click_goes_before_what_was_to_be_made_ready(warmed):
+    d, methods = warmed
+    d.session.question.method = "vanilla-gradient"
+    click(d, (30, 40))
+    d.qtbot.wait(following.PAUSE + 100)
+    assert methods == []
+    assert len(maps(d)) == 1
+
+
+def test_never_beside_an_answer(warmed, monkeypatch):
+    d, methods = warmed
+    monkeypatch.setattr(Told, "wait", True)
+    Press(d, (1, 1)).release()
+    d.wait(lambda: Told.asked == [(1, 1)])
+    d.session.question.method = "seg-grad-cam"
+    d.qtbot.wait(3 * following.PAUSE)
+    assert methods == []
+    Told.go.release()
+    rest(d)
+    assert [m.name for m in methods] == ["seg-grad-cam"]
+
+
+def test_what_is_made_ready_for_an_older_question_is_stopped(follow, monkeypatch):
+    d = follow
+    runs = []
+
+    def warm(run, emit, *, live, method):
+        runs.append(run)
+        while len(runs) == 1:
+            run.check()
+
+    monkeypatch.setattr(following.work, "warm", warm)
+    d.session.question.method = "vanilla-gradient"
+    d.wait(lambda: len(runs) == 1)
+    d.session.question.method = "seg-grad-cam"
+    rest(d)
+    assert len(runs) == 2
+    assert runs[0].cancelled
+    assert d.say() == ""
+
+
+def test_methods_that_take_long_and_docks_that_do_not_follow_are_left_alone(warmed):
+    d, methods = warmed
+    d.session.question.method = "occlusion"
+    rest(d)
+    assert methods == []
+    d.dock.explain.target.follow.click()
+    d.session.question.method = "seg-grad-cam"
+    d.qtbot.wait(following.PAUSE + 100)
+    assert methods == []

@@ -6,6 +6,7 @@ from gallery_help import DARK, MIDDLE, PLACES, gallery_of, many, shades, squares
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import QApplication
 
+from seglens.app.napari import links
 from seglens.app.napari.gallery import docking, layers, texts
 from seglens.app.napari.viewer_session import MARK, layer_id
 from seglens.workspace.gallery import Gallery
@@ -415,7 +416,7 @@ def test_a_closed_gallery_is_gone_and_opens_with_what_it_showed(make_napari_view
     main = again.window()
     qtbot.waitUntil(lambda: again.isVisible())
     qtbot.wait(50)
-    assert main.dockWidgetArea(docking._holder(again)) == Qt.DockWidgetArea.BottomDockWidgetArea
+    assert main.dockWidgetArea(links.dock_around(again)) == Qt.DockWidgetArea.BottomDockWidgetArea
     qtbot.waitUntil(lambda: not (again.editor.busy or again.looker.busy))
     again.stop()
 

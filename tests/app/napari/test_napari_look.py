@@ -1,5 +1,10 @@
 """How it looks: texts that can be read on either theme, fields that stand in one line."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from napari.utils.theme import get_theme
@@ -80,3 +85,10 @@ def test_of_several_labels_layers_the_one_that_is_seen_on_top_is_taken(drive):
     d.viewer.add_labels(numbers, name="over it", visible=False)
     d.session.question.annotation_id = ""
     assert d.session.question.annotation_id == layer_id(last)
+
+
+def test_a_hidden_layer_of_ours_goes_without_ending_the_program(tmp_path):
+    script = Path(__file__).with_name("removing.py")
+    own = os.environ | {"NAPARI_CONFIG": str(tmp_path / "napari.yaml")}
+    done = subprocess.run([sys.executable, str(script)], check=False, capture_output=True, text=True, env=own)
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -126,6 +126,7 @@ def test_a_person_who_sets_the_contrast_keeps_it(growing):
     layer.contrast_limits = (0, 100)
     more(d, 2)
     assert tuple(layer.contrast_limits) == (0, 100)
+    assert tuple(layer.contrast_limits_range) == (0, 100)
     assert "to 100" in d.dock.explain.result.unit.text()
     finish(d)
     assert tuple(layer.contrast_limits) == (0, 100)

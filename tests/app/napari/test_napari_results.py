@@ -7,6 +7,7 @@ from napari.layers import Image, Labels
 from viewer_help import make_model
 
 from seglens.app.napari import colours, results
+from seglens.app.report import panels
 from seglens.core.explanation import Explanation
 from seglens.core.explanation import Layer as Answer
 
@@ -127,6 +128,30 @@ def test_heat_maps_start_at_zero():
     assert layer.colormap.map(np.array([0.0]))[0][3] == 0
 
 
+@pytest.mark.parametrize("kind", ["heat", "signed"])
+def test_the_contrast_slider_reaches_the_strongest_pixel(kind):
+    data = rng.uniform(0.5, 1, (40, 50)).astype(np.float32)
+    data[3, 4] = 80
+    (layer,) = layers_of(answer(kind, data))
+    assert 0.9 < layer.contrast_limits[1] <= 1
+    assert layer.contrast_limits_range == [-80 if kind == "signed" else 0, 80]
+    assert layer.data.max() == 80
+    layer.contrast_limits = (layer.contrast_limits[0], 80)
+    assert layer.contrast_limits_range[1] == 80
+
+
+def test_new_limits_of_a_layer_that_changes_in_place():
+    layer = Image(np.zeros((4, 5)), contrast_limits=(0, 3))
+    results.Limits((0.0, 1.0), (0.0, 8.0)).give(layer)
+    assert (layer.contrast_limits, layer.contrast_limits_range) == ([0, 1], [0, 8])
+    results.Limits((-20.0, 20.0), (-50.0, 50.0)).give(layer)
+    assert (layer.contrast_limits, layer.contrast_limits_range) == ([-20, 20], [-50, 50])
+    # what the person set stays, also beyond all values
+    layer.contrast_limits = (0, 70)
+    results.Limits((0.0, 1.0), (-60.0, 2.0)).widen(layer)
+    assert (layer.contrast_limits, layer.contrast_limits_range) == ([0, 70], [-60, 70])
+
+
 def test_maps_of_a_slice_show_on_that_slice_only():
     source = Image(np.zeros((6, 40, 50)), scale=(2, 1, 1))
     (layer,) = layers_of(
@@ -205,6 +230,20 @@ def test_signed_colours_are_clear_in_the_middle_and_differ_at_the_ends(name):
     assert middle[3] < 0.05
     assert low[3] == high[3] == 1
     assert np.abs(low[:3] - high[:3]).sum() > 0.5
+
+
+def test_pictures_of_a_run_have_the_same_colours():
+    at = np.array([0.0, 0.25, 0.75, 1.0])
+    np.testing.assert_allclose(
+        results.map_colours("signed").map(at)[:, :3], panels.map_colours("signed")(at)[:, :3], atol=0.02
+    )
+    np.testing.assert_allclose(
+        results.map_colours("heat").map(at)[:, :3], panels.map_colours("heat")(at)[:, :3], atol=0.02
+    )
+    # tissue has less green than red and blue
+    for kind, places in (("heat", (0.4, 0.6, 0.8, 1.0)), ("signed", (0.25, 0.75))):
+        for red, green, blue, _ in results.map_colours(kind).map(np.array(places)):
+            assert green > min(red, blue) + 0.1
 
 
 def test_class_colours_come_from_the_model():

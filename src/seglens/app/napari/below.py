@@ -11,6 +11,8 @@ from typing import Any
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QDockWidget, QMainWindow, QWidget
 
+from seglens.app.napari.links import end_with_dock
+
 _BELOW = "seglens below"  # a property of docks that are ours and lie there
 _BEFORE = "seglens corners"  # a property of the window: whose its corners were
 _CORNERS = {
@@ -30,8 +32,7 @@ def open_below(viewer: Any, title: str, make: Callable[[], QWidget], height: int
     else:
         there = make()
         holder = window.add_dock_widget(there, name=title, area="bottom", add_vertical_stretch=False)
-        # napari takes the content out of a dock that is closed, and leaves it to us
-        holder.destroyed.connect(there.deleteLater)
+        end_with_dock(there)
         settle(holder, height)
     holder.show()
     holder.raise_()

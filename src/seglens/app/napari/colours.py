@@ -7,6 +7,8 @@ from functools import cache
 import numpy as np
 from napari.utils.colormaps import Colormap, ensure_colormap
 
+from seglens.app import maps
+
 TARGET: dict[int | None, str] = {1: "#00e5ff", 2: "#ff9100"}
 GREEN, AMBER, RED, GREY = "#66bb6a", "#ffb300", "#ef5350", "#90a4ae"
 
@@ -16,22 +18,14 @@ TONES = {
     "light": {"muted": "#55606a", "good": "#256b29", "warning": "#8a4b00"},
 }
 
-# against, in between, for; chosen to differ in lightness too, so that colour-blind people can read them
-_SIGNED = {
-    "green / magenta": ("#8e0152", "#f06fc0", "#8fdc5a", "#276419"),
-    "red / blue": ("#053061", "#4aa3ff", "#ff6b5a", "#8b0a1a"),
-    "orange / blue": ("#08306b", "#45b0ff", "#ffa040", "#a63603"),
-}
-SIGNED = tuple(_SIGNED)
-HEAT = ("inferno", "magma", "viridis", "turbo", "gray")
+SIGNED, HEAT = tuple(maps.SIGNED), maps.HEAT
 
 
 @cache
 def signed(name: str) -> Colormap:
     """A diverging map, clear in the middle; unknown names give the first."""
-    far_low, low, high, far_high = (_rgb(c) for c in _SIGNED.get(name, _SIGNED[SIGNED[0]]))
-    colours = [[*low, 1.0], [*low, 0.85], [*low, 0.0], [*high, 0.0], [*high, 0.85], [*high, 1.0]]
-    colours[0][:3], colours[-1][:3] = _mix(low, far_low), _mix(high, far_high)
+    least, low, high, most = maps.ends(name)
+    colours = [[*least, 1.0], [*low, 0.85], [*low, 0.0], [*high, 0.0], [*high, 0.85], [*most, 1.0]]
     return Colormap(colours, controls=[0, 0.25, 0.5, 0.5, 0.75, 1], name=f"seglens {name}", interpolation="linear")
 
 
@@ -53,7 +47,3 @@ def ramp(colour: str) -> Colormap:
 
 def _rgb(colour: str) -> list[float]:
     return [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-
-
-def _mix(a: list[float], b: list[float], part: float = 0.35) -> list[float]:
-    return [x + (y - x) * part for x, y in zip(a, b, strict=True)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 import webbrowser
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import napari
@@ -26,8 +27,14 @@ _DOCKS: weakref.WeakKeyDictionary[ViewerSession, SegLensDock] = weakref.WeakKeyD
 def register(session: ViewerSession, dock: SegLensDock) -> None:
     """Make a dock the one that commands of its viewer act on, and offer the shortcuts."""
     _DOCKS[session] = dock
-    dock.destroyed.connect(lambda *_: _DOCKS.pop(session, None))
+    dock.destroyed.connect(partial(_forget, session, weakref.ref(dock)))
     offer_shortcuts()
+
+
+def _forget(session: ViewerSession, gone: weakref.ref[SegLensDock], *_: object) -> None:
+    # one that was opened meanwhile stays
+    if _DOCKS.get(session) in (gone(), None):
+        _DOCKS.pop(session, None)
 
 
 def offer_shortcuts() -> None:

@@ -8,6 +8,7 @@ from napari.layers import Image as ImageLayer
 from napari.layers import Layer
 
 from seglens.app.napari import results
+from seglens.app.napari.inserting import take_out
 from seglens.app.napari.viewer_session import MARK, ViewerSession
 
 
@@ -58,8 +59,7 @@ class Grid:
         grid.enabled, grid.stride = self._before
         for copy in self._copies:
             if copy in viewer.layers:
-                copy.locked = False
-                viewer.layers.remove(copy)
+                take_out(viewer, copy)
         self._copies = []
         known = [layer for layer in self._order if layer in viewer.layers]
         for position, layer in enumerate(known):

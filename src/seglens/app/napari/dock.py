@@ -6,10 +6,10 @@ from __future__ import annotations
 from typing import Any
 
 from qtpy.QtCore import Qt
-from qtpy.QtGui import QKeyEvent
+from qtpy.QtGui import QKeyEvent, QShowEvent
 from qtpy.QtWidgets import QApplication, QTabWidget, QWidget
 
-from seglens.app.napari import commands, copying, look, notify, plots, words
+from seglens.app.napari import commands, copying, links, look, notify, plots, words
 from seglens.app.napari.actions import Actions
 from seglens.app.napari.bank_building import BankBuilder
 from seglens.app.napari.estimating import Estimator
@@ -140,6 +140,11 @@ class SegLensDock(QWidget):
             self.jobs.trust_model()
         else:
             self.session.say("")
+
+    def showEvent(self, event: QShowEvent | None) -> None:  # noqa: N802 - Qt's name
+        """From now on the dock around it is known."""
+        super().showEvent(event)
+        links.end_with_dock(self)
 
     def keyPressEvent(self, event: QKeyEvent | None) -> None:  # noqa: N802 - Qt's name
         """Esc leaves the pick or cancels the run; every other key, and Esc elsewhere, belongs to napari."""

@@ -18,8 +18,10 @@ from seglens.app.napari.links import link
 from seglens.app.napari.viewer_session import MARK, State, ViewerSession, layer_id
 from seglens.core.errors import SegLensError
 from seglens.core.explanation import Explanation
+from seglens.core.method import Method
 
 LIVE = 1.0  # seconds: an answer that takes longer does not follow the pointer
+PAUSE = 300  # milliseconds without a change after which another question is made ready for
 SHOWN = 700  # milliseconds after which work that goes on is shown, and can be cancelled
 
 
@@ -40,8 +42,8 @@ class Follower(QObject):
         self._session, self._actions = session, actions
         self._live: work.Live | None = None
         self._job: Job | None = None
-        self._waiting = self._held = False
-        self._limits: results.Limits = (0.0, 1.0)
+        self._waiting = self._held = self._on = self._warming = False
+        self._limits = results.Limits()
         self._about: tuple[Any, ...] = ()
         self._spot: tuple[float, ...] | None = None  # that was asked about last
         self._last: tuple[asking.ExplainPlan, Explanation] | None = None
@@ -51,18 +53,17 @@ class Follower(QObject):
         self._slow.setSingleShot(True)
         self._slow.setInterval(SHOWN)
         self._slow.timeout.connect(self._show_work)
+        self._changed = QTimer(self)
+        self._changed.setSingleShot(True)
+        self._changed.setInterval(PAUSE)
+        self._changed.timeout.connect(self._warm_again)
         link(self, self._other_question, session.question.events, session.values_changed, session.model.events.loaded)
         parent.destroyed.connect(self.stop)
 
     def warm(self) -> None:
-        """Send the image through the network before the first click."""
-        if self._job is None and asking.why_not(self._session, "explain") in ("", words.PICK_SPOT):
-            try:
-                view, method = asking.explained(self._session), asking.configured(self._session)
-            except SegLensError:
-                return
-            call = partial(work.warm, live=self._of(view), method=method)
-            self._start(Job(words.WARMING, jobs.alone(self._actions.lock, call)))
+        """Send the image through the network before the first click, and again when another question is chosen."""
+        self._on = True
+        self._look()
 
     def point(self, *, held: bool) -> None:
         """The person pointed somewhere.
@@ -71,6 +72,8 @@ class Follower(QObject):
             held: the button is still down, so that more will come.
         """
         self._held = held
+        # what was to be made ready is asked now; what is being made ready is what the answer begins with
+        self._changed.stop()
         same = self._spot == self._session.question.spot and not self._waiting
         if same and not held and (self._job is not None or self._last is not None):
             # the answer is there or on its way; now it is to stay
@@ -86,8 +89,30 @@ class Follower(QObject):
     def stop(self, *_: object) -> None:
         """Ask no more, and keep nothing of the image."""
         self._waiting, self._live, self._spot, self._last = False, None, None, None
+        self._on = False
+        self._changed.stop()
         if self._job is not None:
             self._job.cancel()
+
+    def _look(self, *, again: bool = False) -> None:
+        if self._job is not None or asking.why_not(self._session, "explain") not in ("", words.PICK_SPOT):
+            return
+        try:
+            view, method = asking.explained(self._session), asking.configured(self._session)
+        except SegLensError:
+            return
+        if again and not _is_quick(method):
+            return
+        call = partial(work.warm, live=self._of(view), method=method)
+        self._start(Job(words.WARMING, jobs.alone(self._actions.lock, call)))
+        self._warming = True
+
+    def _warm_again(self) -> None:
+        if self._job is not None or self._session.status.state is not State.IDLE:
+            # an answer goes first
+            self._changed.start()
+        else:
+            self._look(again=True)
 
     def _ask(self) -> None:
         self._waiting, self._last = False, None
@@ -159,8 +184,10 @@ class Follower(QObject):
             return
         layer.data = plan.frame.shown(plan.frame.fit(np.asarray(found.data)))
         layer.metadata[MARK]["told"] = found.enlarged()
-        if np.allclose(layer.contrast_limits, self._limits, atol=0) and limits != self._limits:
-            layer.contrast_limits = limits
+        if not np.allclose(layer.contrast_limits, self._limits.shown, atol=0):
+            limits.widen(layer)
+        elif limits != self._limits:
+            limits.give(layer)
             self._limits = limits
 
     def _make(
@@ -196,7 +223,7 @@ class Follower(QObject):
 
     def _over(self, job: Job) -> None:
         self._slow.stop()
-        self._job = None
+        self._job, self._warming = None, False
         self._actions.over(job)
         if self._waiting and (not self._held or self.seconds <= LIVE):
             self._ask()
@@ -206,3 +233,12 @@ class Follower(QObject):
             return
         # another question may be quick, and the same place is no answer to it
         self.seconds, self._spot, self._last = 0.0, None, None
+        if self._on:
+            if self._job is not None and self._warming:
+                self._job.cancel()
+            self._changed.start()
+
+
+def _is_quick(method: Method) -> bool:
+    """Whether one pass more or less is felt: a method that counts its passes takes many."""
+    return type(method).passes is Method.passes

@@ -12,6 +12,7 @@ from napari.layers import Labels, Layer, Vectors
 from numpy.typing import NDArray
 
 from seglens.app.napari import adapt, colours, results
+from seglens.app.napari.inserting import take_out
 from seglens.app.napari.viewer_session import MARK, Made, ViewerSession, is_ours, layer_id
 
 Corners = tuple[NDArray[np.float64], NDArray[np.float64]]  # first and last pixel of a box along every axis
@@ -67,8 +68,7 @@ def place(session: ViewerSession, made: Made, row: Mapping[str, Any]) -> tuple[L
 def leave(viewer: ViewerModel) -> None:
     """Take the frame away."""
     for layer in [x for x in viewer.layers if is_ours(x, "row")]:
-        layer.locked = False
-        viewer.layers.remove(layer)
+        take_out(viewer, layer)
 
 
 def _box(row: Mapping[str, Any], axes: str) -> dict[str, tuple[int, int]]:

@@ -70,3 +70,16 @@ class Inserter(QObject):
         if layer.visible:
             layer.visible = False
             self._later.append(partial(setattr, layer, "visible", True))
+
+
+def take_out(viewer: ViewerModel, layer: Layer) -> None:
+    """Remove a layer of ours.
+
+    A hidden one is drawn once more before: the drawing library leaves the buffers of what it drew before switched on,
+    and reading a deleted one with the next picture ends the program on some drivers.
+    """
+    layer.locked = False
+    if not layer.visible and hasattr(viewer, "window"):
+        layer.visible = True
+        viewer.screenshot(canvas_only=True, flash=False)
+    viewer.layers.remove(layer)

@@ -11,6 +11,7 @@ from napari.layers import Points
 from qtpy.QtCore import QObject, Signal
 
 from seglens.app.napari import adapt, asking, colours, results, words
+from seglens.app.napari.inserting import take_out
 from seglens.app.napari.viewer_session import MARK, ViewerSession, is_ours, layer_id
 
 
@@ -32,6 +33,8 @@ class Picker(QObject):
         self._before: tuple[Any, str] | None = None
         self.active = False
         self.stays = False  # clicks go on until somebody leaves
+        if parent is not None:
+            parent.destroyed.connect(self._leave)
 
     def set_active(self, active: bool) -> None:
         """Start or stop waiting; the active layer's tool rests meanwhile and comes back."""
@@ -43,16 +46,13 @@ class Picker(QObject):
             self.changed.emit()
             return
         self.active = active
-        callbacks = viewer.mouse_drag_callbacks
         if active:
             self._rest()
-            callbacks.append(self._clicked)
+            viewer.mouse_drag_callbacks.append(self._clicked)
             viewer.status = words.PICKING
         else:
-            if self._clicked in callbacks:
-                callbacks.remove(self._clicked)
+            self._stop()
             viewer.status = words.READY
-            self._resume()
         self.changed.emit()
 
     def told(self) -> str:
@@ -63,6 +63,18 @@ class Picker(QObject):
             return "nothing picked yet"
         axes = asking.axes_of(self._session, layer)
         return ", ".join(f"{a.lower()} {n}" for a, n in zip(axes, pixel, strict=False))
+
+    def _stop(self) -> None:
+        viewer = self._session.viewer
+        if viewer is not None and self._clicked in viewer.mouse_drag_callbacks:
+            viewer.mouse_drag_callbacks.remove(self._clicked)
+        self._resume()
+
+    def _leave(self, *_: object) -> None:
+        # the panel was closed while it waited for a click
+        if self.active:
+            self.active = False
+            self._stop()
 
     def _rest(self) -> None:
         viewer = self._session.viewer
@@ -135,8 +147,7 @@ class Picker(QObject):
                 # another layer in its place would cost a tenth of a second
                 old.data = point
                 return
-            old.locked = False
-            viewer.layers.remove(old)
+            take_out(viewer, old)
         shape = adapt.pixels(layer).shape[: layer.ndim]
         marker = Points(
             point,

@@ -10,6 +10,7 @@ from napari.layers import Layer
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QListWidget, QListWidgetItem, QPushButton, QSlider, QWidget
 
+from seglens.app import maps
 from seglens.app.napari import colours, look, results, strip, words
 from seglens.app.napari.compare import Grid
 from seglens.app.napari.links import link
@@ -168,7 +169,8 @@ class ResultBox(QWidget):
         now = str(layer.colormap.name).removeprefix("seglens ")
         look.fill(self.colours, [(n, n) for n in names], now)
         low, high = layer.contrast_limits
-        meaning = "positive counts for, negative against" if kind == "signed" else "bright counts more"
+        above, below = maps.sides(unit, str(mark.get("name", "")))
+        meaning = f"positive {above}, negative {below}" if kind == "signed" else "bright counts more"
         viewer = self._session.viewer
         own = strip.caption(viewer, layer) if viewer is not None and strip.depths_of(layer) else mark.get("told", "")
         self.unit.setText(

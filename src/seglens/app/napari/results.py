@@ -222,7 +222,7 @@ def uncertainty_layer(shown: NDArray[Any], classes: int, **where: Any) -> ImageL
     """The layer of predictive entropy; the limit is that of no idea at all, log K."""
     return ImageLayer(
         shown,
-        colormap=colours.heat("magma"),
+        colormap=map_colours("heat"),
         contrast_limits=(0, log(classes)),
         blending="translucent_no_depth",
         visible=False,
@@ -231,12 +231,32 @@ def uncertainty_layer(shown: NDArray[Any], classes: int, **where: Any) -> ImageL
     )
 
 
-Limits = tuple[float, float]
+@dataclass(frozen=True)
+class Limits:
+    """Between which values a layer has its colours, and how far a person can move that."""
+
+    shown: tuple[float, float] = (0.0, 1.0)
+    whole: tuple[float, float] = (0.0, 1.0)
+
+    @classmethod
+    def of(cls, answer: Answer) -> Limits:
+        """Those of a layer; slow on large maps, so a worker does it."""
+        return cls(answer.limits(), answer.span()) if answer.kind in ("heat", "signed", "image") else cls()
+
+    def give(self, layer: ImageLayer) -> None:
+        """Show a layer between them."""
+        layer.contrast_limits = self.shown
+        layer.contrast_limits_range = self.whole
+
+    def widen(self, layer: ImageLayer) -> None:
+        """Let the slider of a layer reach every value, and leave where the person set it."""
+        ends = (*self.whole, *layer.contrast_limits)
+        layer.contrast_limits_range = (min(ends), max(ends))
 
 
 def limits_of(explanation: Explanation) -> list[Limits]:
-    """Display limits of every layer of an answer; slow on large maps, so a worker does it."""
-    return [answer.limits() if answer.kind in ("heat", "signed", "image") else (0, 1) for answer in explanation.layers]
+    """Display limits of every layer of an answer."""
+    return [Limits.of(answer) for answer in explanation.layers]
 
 
 def explanation_makers(
@@ -265,20 +285,21 @@ def explanation_makers(
 def _answer_layer(answer: Answer, source: Layer, frame: Frame, spec: ModelSpec, name: str, limits: Limits) -> Layer:
     offset = dict(zip(frame.model_axes, answer.offset or (0,) * len(frame.model_axes), strict=True))
     start = [s + offset.get(a, 0) for a, s in zip(frame.axes, frame.start, strict=True)]
-    unit = {"unit": answer.unit, "kind": answer.kind, "told": answer.enlarged()}
+    unit = {"unit": answer.unit, "name": answer.name, "kind": answer.kind, "told": answer.enlarged()}
     where = {"name": name, **placement(source, start)}
     data = np.asarray(answer.data)
     match answer.kind:
         case "heat" | "signed":
             layer: Layer = ImageLayer(
                 frame.shown(frame.fit(data)),
-                contrast_limits=limits,
+                contrast_limits=limits.shown,
                 colormap=map_colours(answer.kind),
                 blending="translucent_no_depth",
                 opacity=float(settings.get("interface.opacity")),
                 metadata=_mark("heat", **unit),
                 **where,
             )
+            layer.contrast_limits_range = limits.whole
             layer.colorbar.visible = True
             layer.colorbar.size = (14, 110)
         case "labels":
@@ -289,7 +310,7 @@ def _answer_layer(answer: Answer, source: Layer, frame: Frame, spec: ModelSpec, 
                 layer.colormap = class_colours(spec)
             layer.editable = False
         case "image":
-            more = {} if answer.rgb else {"contrast_limits": limits}
+            more = {} if answer.rgb else {"contrast_limits": limits.shown}
             layer = ImageLayer(
                 frame.picture(data, rgb=answer.rgb), rgb=answer.rgb, metadata=_mark("image", **unit), **more, **where
             )

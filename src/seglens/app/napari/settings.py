@@ -13,8 +13,8 @@ DEFAULTS: dict[str, Any] = {
     "compute.device": "auto",
     "compute.tile": 0,
     "interface.suggest_model": True,
-    "interface.signed_colours": "green / magenta",
-    "interface.heat_colours": "inferno",
+    "interface.signed_colours": "orange / blue",
+    "interface.heat_colours": "viridis",
     "interface.opacity": 0.75,
 }
 MOST_RECENT = 8

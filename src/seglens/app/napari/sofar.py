@@ -12,7 +12,7 @@ from qtpy.QtCore import QObject
 
 from seglens.app.napari import results, words
 from seglens.app.napari.asking import ExplainPlan
-from seglens.app.napari.inserting import Inserter
+from seglens.app.napari.inserting import Inserter, take_out
 from seglens.core.explanation import Explanation
 from seglens.models.spec import ModelSpec
 
@@ -42,7 +42,7 @@ class SoFar:
         self._viewer, self._parent, self._plan, self._spec = viewer, parent, plan, spec
         self._inserter: Inserter | None = None
         self._is_in = False
-        self._limits: results.Limits = (0.0, 1.0)
+        self._limits = results.Limits()
         self._waiting: Partial | None = None
         self._next = 0.0
         self.layer: ImageLayer | None = None
@@ -56,7 +56,7 @@ class SoFar:
     @property
     def _untouched(self) -> bool:
         # limits that the person set stay
-        return self.layer is not None and np.allclose(self.layer.contrast_limits, self._limits)
+        return self.layer is not None and np.allclose(self.layer.contrast_limits, self._limits.shown)
 
     def show(self, partial: Partial) -> None:
         """Show an answer, at most about twice a second."""
@@ -80,8 +80,11 @@ class SoFar:
         if layer is None or not self.alive:
             return final
         layer.data, layer.translate, layer.metadata = final.data, final.translate, final.metadata
+        limits = results.Limits(tuple(final.contrast_limits), tuple(final.contrast_limits_range))
         if self._untouched:
-            layer.contrast_limits = final.contrast_limits
+            limits.give(layer)
+        else:
+            limits.widen(layer)
         layer.name = final.name
         return layer
 
@@ -90,8 +93,7 @@ class SoFar:
         if self._inserter is not None and not self._is_in:
             self._inserter.stop()
         if self.layer is not None and self.layer in self._viewer.layers:
-            self.layer.locked = False
-            self._viewer.layers.remove(self.layer)
+            take_out(self._viewer, self.layer)
 
     def keep(self) -> str:
         """The work was stopped: the layer stays under a name that says so; empty if there is none."""
@@ -125,7 +127,10 @@ class SoFar:
         found, frame = partial.answer.map, self._plan.frame
         self.layer.data = frame.shown(frame.fit(np.asarray(found.data)))
         if self._untouched:
-            self.layer.contrast_limits = self._limits = partial.limits
+            partial.limits.give(self.layer)
+            self._limits = partial.limits
+        else:
+            partial.limits.widen(self.layer)
         self._waiting, self._next = None, time.monotonic() + PAUSE
 
     def _inserted(self) -> None:

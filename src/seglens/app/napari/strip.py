@@ -16,7 +16,7 @@ from qtpy.QtCore import QObject
 
 from seglens.app.napari import results, settings, words
 from seglens.app.napari.asking import ExplainPlan
-from seglens.app.napari.inserting import Inserter
+from seglens.app.napari.inserting import Inserter, take_out
 from seglens.app.napari.links import link
 from seglens.app.napari.viewer_session import MARK
 from seglens.core.explanation import Layer
@@ -100,8 +100,7 @@ class Strip:
         if self._inserter is not None and not self._is_in:
             self._inserter.stop()
         if self.layer is not None and self.layer in self._viewer.layers:
-            self.layer.locked = False
-            self._viewer.layers.remove(self.layer)
+            take_out(self._viewer, self.layer)
         self.layer = None
 
     def _make(self, depth: Depth) -> ImageLayer:
@@ -113,13 +112,14 @@ class Strip:
         layer = ImageLayer(
             data,
             name=name,
-            contrast_limits=depth.limits,
+            contrast_limits=depth.limits.shown,
             colormap=results.map_colours(depth.map.kind),
             blending="translucent_no_depth",
             opacity=float(settings.get("interface.opacity")),
             metadata={MARK: mark},
             **results.with_first(results.placement(self._plan.layer, frame.start), "layer"),
         )
+        layer.contrast_limits_range = depth.limits.whole
         layer.colorbar.visible = True
         layer.colorbar.size = (14, 110)
         self.layer = layer
@@ -150,7 +150,7 @@ class Captions(QObject):
         """Follow slider and layers."""
         super().__init__(parent)
         self._viewer = weakref.ref(viewer)
-        self._given: dict[Any, results.Limits] = {}
+        self._given: dict[Any, tuple[float, ...]] = {}
         link(self, self.follow, viewer.dims.events.current_step, viewer.layers.events.removed)
         link(self, self._watch, viewer.layers.events.inserted)
 
@@ -168,9 +168,11 @@ class Captions(QObject):
         depth = here(viewer, strip) or {}
         before = self._given.get(strip.unique_id, strip.contrast_limits)
         # limits that the person set stay
-        if np.allclose(strip.contrast_limits, before, atol=0):
-            if not np.allclose(before, depth["limits"], atol=0):
-                strip.contrast_limits = depth["limits"]
+        if not np.allclose(strip.contrast_limits, before, atol=0):
+            depth["limits"].widen(strip)
+        else:
+            if not np.allclose(before, depth["limits"].shown, atol=0):
+                depth["limits"].give(strip)
             self._given[strip.unique_id] = tuple(strip.contrast_limits)
         if OVERLAY not in overlays:
             overlays[OVERLAY] = TextOverlay(position="top_left")

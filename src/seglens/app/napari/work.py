@@ -197,7 +197,7 @@ def explain_layers(
         told = answer.record
         if told is not None:
             first = first or told
-            emit(Depth(str(told.parameters[parameter_of(method)]), answer.map, answer.map.limits()))
+            emit(Depth(str(told.parameters[parameter_of(method)]), answer.map, Limits.of(answer.map)))
     if first is None:
         raise SegLensError(f"{method.title} answered at no layer.", fix="Choose another method.")
     return strip_record(first, method, at)
@@ -221,7 +221,7 @@ def _hand_over(answer: Explanation, emit: Emit) -> None:
     if first is not None:
         # the method may go on writing into its array
         copy = replace(first, data=np.array(first.data))
-        emit(Partial(replace(answer, layers=(copy,)), copy.limits()))
+        emit(Partial(replace(answer, layers=(copy,)), Limits.of(copy)))
 
 
 def _part(tell: Any, number: int, count: int) -> Any:

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from seglens.app import maps
 from seglens.app.report import panels
 from seglens.app.report.planes import Picture, Plane, Window, choose_plane, colours, full_map, greyed, main_map, zoom
 from seglens.app.report.targets import region_of, told
@@ -156,8 +157,24 @@ def _footer(scene: _Scene, shown: tuple[Explanation, ...]) -> str:
     parts = [f"Model {model}"]
     if record is not None:
         parts += [f"SegLens {record.versions.get('seglens', '')}", f"seed {record.seed}", record.created[:10]]
-    maps = "Outline: what was explained. Signed maps: red speaks for it, blue against." if shown else ""
-    return " · ".join(p for p in [*parts, maps] if p)
+    return " · ".join([*parts, *_key(shown)])
+
+
+def _key(shown: tuple[Explanation, ...]) -> list[str]:
+    """What outlines and the colours of signed maps mean; maps are named where they mean different things."""
+    if not shown:
+        return []
+    found: dict[tuple[str, str], list[str]] = {}
+    for answer in shown:
+        layer = main_map(answer)
+        if layer is not None and layer.kind == "signed":
+            found.setdefault(maps.sides(layer.unit, layer.name), []).append(_title(answer, layer.name))
+    told = [
+        f"{', '.join(dict.fromkeys(titles)) if len(found) > 1 else 'Signed maps'}: {maps.ABOVE} {above}, "
+        f"{maps.BELOW} {below}."
+        for (above, below), titles in found.items()
+    ]
+    return [" ".join(["Outline: what was explained.", *told])]
 
 
 def _step(shape: tuple[int, ...]) -> int:

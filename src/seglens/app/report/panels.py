@@ -5,18 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize, to_rgba
+from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize, to_rgba
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
 
+from seglens.app import maps
 from seglens.app.report.planes import Picture, Window
 from seglens.core.explanation import Layer
 from seglens.models.spec import ModelSpec
 
 INK, QUIET = "#1b1f24", "#5c6670"
-COLOURS = {"heat": "inferno", "signed": "RdBu_r"}
 _UNITS = {"nanometer": "nm", "micrometer": "µm", "millimeter": "mm", "centimeter": "cm", "meter": "m"}
 
 
@@ -75,22 +76,31 @@ def mask(axes: Axes, labels: Picture, spec: ModelSpec) -> None:
 
 def saliency(axes: Axes, layer: Layer, values: Picture) -> None:
     """A map over what is there, clear where it says little, with its own colour bar."""
-    low, high = limits(layer)
-    norm = Normalize(low, high, clip=True)
+    low, high = layer.limits()
+    norm, colours = Normalize(low, high, clip=True), map_colours(layer.kind)
     strength = np.nan_to_num(np.abs(values)) / max(abs(low), abs(high), 1e-12)
     opaque = np.clip(strength, 0, 1) ** 0.6 * 0.92
     axes.imshow(
-        np.nan_to_num(values), cmap=COLOURS[layer.kind], norm=norm, alpha=opaque, aspect=axes.get_aspect(),
+        np.nan_to_num(values), cmap=colours, norm=norm, alpha=opaque, aspect=axes.get_aspect(),
         interpolation="nearest",
     )  # fmt: skip
     beside = axes.inset_axes((1.025, 0.0, 0.038, 1.0))
     figure = axes.figure
-    bar = figure.colorbar(ScalarMappable(norm, COLOURS[layer.kind]), cax=beside)
+    bar = figure.colorbar(ScalarMappable(norm, colours), cax=beside)
     bar.outline.set(linewidth=0.4, edgecolor="#c9ced4")
     bar.ax.tick_params(labelsize=6.5, length=2, width=0.5, colors=QUIET)
     bar.locator = _few_ticks()
     bar.update_ticks()
     bar.set_label(layer.unit, fontsize=7, color=QUIET, labelpad=3)
+
+
+def map_colours(kind: str) -> Colormap:
+    """The plugin's own colours of ``heat`` or ``signed`` maps; where those are clear, these are white."""
+    if kind != "signed":
+        return colormaps[maps.HEAT[0]]
+    least, low, high, most = maps.ends("")
+    stops = [(0.0, least), (0.25, low), (0.5, "white"), (0.75, high), (1.0, most)]
+    return LinearSegmentedColormap.from_list("seglens signed", stops)
 
 
 def outline(axes: Axes, region: Picture, colour: str, width: float, halo: str = "") -> None:
@@ -113,17 +123,6 @@ def window(axes: Axes, part: Window) -> None:
     corner, size = (x.start - 0.5, y.start - 0.5), (x.stop - x.start, y.stop - y.start)
     axes.add_patch(Rectangle(corner, *size, fill=False, edgecolor="black", linewidth=2.0, alpha=0.6))
     axes.add_patch(Rectangle(corner, *size, fill=False, edgecolor="white", linewidth=1.0, linestyle=(0, (4, 2))))
-
-
-def limits(layer: Layer) -> tuple[float, float]:
-    """The range of colours: heat from 0 to its 99.5th percentile, signed symmetric about 0."""
-    low, high = layer.limits()
-    values = np.asarray(layer.data)[np.isfinite(layer.data)]
-    # A map that is zero nearly everywhere would saturate: its few pixels then set the range.
-    active = np.abs(values[values != 0])
-    if active.size and active.size < 0.2 * values.size:
-        high = float(np.percentile(active, 99.5))
-    return (-high if layer.kind == "signed" else min(low, 0.0), high)
 
 
 def remark(axes: Axes, sentence: str) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import weakref
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
-
-from qtpy.QtWidgets import QDockWidget
 
 from seglens.app.napari import below
 from seglens.app.napari.gallery import texts
+from seglens.app.napari.links import dock_around, end_with_dock
 from seglens.app.napari.viewer_session import ViewerSession, plain, session_of
 from seglens.core.places import recall, remember
 
@@ -25,8 +25,14 @@ def register(session: ViewerSession, gallery: PrototypeGallery) -> None:
     from seglens.app.napari import commands
 
     _GALLERIES[session] = gallery
-    gallery.destroyed.connect(lambda *_: _GALLERIES.pop(session, None))
+    gallery.destroyed.connect(partial(_forget, session, weakref.ref(gallery)))
     commands.offer_shortcuts()
+
+
+def _forget(session: ViewerSession, gone: weakref.ref[PrototypeGallery], *_: object) -> None:
+    # one that was opened meanwhile stays
+    if _GALLERIES.get(session) in (gone(), None):
+        _GALLERIES.pop(session, None)
 
 
 def gallery_of(viewer: Any, *, make: bool = True) -> PrototypeGallery | None:
@@ -50,22 +56,14 @@ def choose_model(session: ViewerSession, source: str) -> bool:
 
 def go_below(gallery: PrototypeGallery) -> None:
     """Put a dock that was opened for the first time below the picture; where a person moved it, it stays."""
-    holder = _holder(gallery)
+    holder = dock_around(gallery)
     if holder is None or holder.property("seglens placed"):
         return
     holder.setProperty("seglens placed", True)
-    # napari takes the content out of a dock that is closed, and leaves it to us
-    holder.destroyed.connect(gallery.deleteLater)
+    end_with_dock(gallery)
     # napari itself remembers where a person moved it, but puts every widget to the right the first time
     with suppress(KeyError):
         if recall(*_PLACED) and not below.lies_there(holder):
             return
     remember(*_PLACED, True)
     below.settle(holder, gallery.HEIGHT)
-
-
-def _holder(gallery: PrototypeGallery) -> QDockWidget | None:
-    parent = gallery.parent()
-    while parent is not None and not isinstance(parent, QDockWidget):
-        parent = parent.parent()
-    return parent

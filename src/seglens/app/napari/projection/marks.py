@@ -11,6 +11,7 @@ from napari.layers import Layer, Vectors
 
 from seglens.app.napari import colours, going, results
 from seglens.app.napari.gallery.jumper import corners
+from seglens.app.napari.inserting import take_out
 from seglens.app.napari.projection import texts
 from seglens.app.napari.viewer_session import MARK, is_ours, layer_id
 
@@ -54,5 +55,4 @@ def show(viewer: ViewerModel, layer: Layer, axes: str, items: Sequence[Any], kno
 def leave(viewer: ViewerModel) -> None:
     """Take the frames away."""
     for layer in [x for x in viewer.layers if is_ours(x, ROLE)]:
-        layer.locked = False
-        viewer.layers.remove(layer)
+        take_out(viewer, layer)

@@ -10,7 +10,6 @@ from typing import Any
 
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import (
-    QDockWidget,
     QFileDialog,
     QFormLayout,
     QLineEdit,
@@ -20,7 +19,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from seglens.app.napari import commands, look, notify, settings, words
+from seglens.app.napari import commands, links, look, notify, settings, words
 from seglens.app.napari.footer import Banner
 from seglens.app.napari.jobs import Job
 from seglens.app.napari.training import texts, work
@@ -350,18 +349,15 @@ def open_in(viewer: Any) -> TrainingDock | None:
     there = window.dock_widgets.get(texts.TITLE)
     if not isinstance(there, TrainingDock):
         there = TrainingDock(viewer)
-        added = window.add_dock_widget(there, name=texts.TITLE, area=AREA, tabify=True)
-        # napari takes the content out of a dock that is closed, and leaves it to us
-        added.destroyed.connect(there.deleteLater)
+        window.add_dock_widget(there, name=texts.TITLE, area=AREA, tabify=True)
+        links.end_with_dock(there)
     _bring_up(there)
     return there
 
 
 def _bring_up(widget: QWidget) -> None:
     """Bring the dock of a widget to the front."""
-    holder = widget.parentWidget()
-    while holder is not None and not isinstance(holder, QDockWidget):
-        holder = holder.parentWidget()
+    holder = links.dock_around(widget)
     if holder is not None:
         holder.show()
         holder.raise_()
