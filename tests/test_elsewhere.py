@@ -43,7 +43,7 @@ ALLOWED = {
 
 @pytest.mark.parametrize("name", list(MIXED))
 def test_what_a_gpu_refuses_is_found(name):
-    with elsewhere() as device, pytest.raises((RuntimeError, TypeError), match="device|cuda"):
+    with elsewhere() as device, pytest.raises((RuntimeError, TypeError), match=r"device|cuda"):
         MIXED[name](torch.ones(1, 1, 3, 3).to(device), torch.ones(1, 1, 3, 3))
 
 

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from seglens.core.errors import BadParameter
+
+# The settings that every PyTorch has. Later ones have a finer one for each operation, which must agree with them.
+_EXACT: dict[str, Any] = {"convolutions": False, "products": "highest"}
+
+_lock = threading.Lock()
+_users = 0
+_before: dict[str, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -63,3 +75,58 @@ def free_cache() -> None:
     """Hand unused GPU memory back."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+@contextmanager
+def exact() -> Iterator[None]:
+    """Convolutions and products in all digits of float32 while this lasts.
+
+    By default cuDNN rounds what it multiplies to ten bits (TF32): that is an error of a thousandth, and whether a
+    short cut gives the same could not be told. The setting is the process's, so it lasts only as long as the work.
+    """
+    global _users, _before
+    with _lock:
+        _users += 1
+        if _users == 1:
+            _before = _rounding()
+            _set(dict.fromkeys(_owners(), "ieee") | {name: _EXACT[name] for name in _EXACT if name in _before})
+    try:
+        yield
+    finally:
+        with _lock:
+            _users -= 1
+            if _users == 0:
+                _set(_before)
+
+
+def _owners() -> dict[str, Any]:
+    """What holds the finer settings, by a name for each; empty before PyTorch 2.9."""
+    b: Any = torch.backends
+    if not hasattr(b.cudnn, "conv"):
+        return {}
+    return {"conv": b.cudnn.conv, "rnn": b.cudnn.rnn, "matmul": b.cuda.matmul, "cpu matmul": b.mkldnn.matmul}
+
+
+def _rounding() -> dict[str, Any]:
+    """All settings as they are; an old one is left out where the finer ones are set at odds with it."""
+    found: dict[str, Any] = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch 2.9 warns of the old settings, which others still ask for
+        try:
+            found["convolutions"] = torch.backends.cudnn.allow_tf32
+            found["products"] = torch.get_float32_matmul_precision()
+        except RuntimeError:
+            found = {}
+    return found | {name: owner.fp32_precision for name, owner in _owners().items()}
+
+
+def _set(values: dict[str, Any]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if "convolutions" in values:
+            torch.backends.cudnn.allow_tf32 = values["convolutions"]
+        if "products" in values:
+            torch.set_float32_matmul_precision(values["products"])
+    # last, since the old ones change these, too
+    for name, owner in _owners().items():
+        owner.fp32_precision = values[name]
