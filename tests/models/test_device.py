@@ -1,4 +1,4 @@
-"""Products in all digits while a question runs: off inside, afterwards as before, whoever set them and however."""
+"""Products in all digits while a question runs, afterwards as before; and what says that memory ran out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hand import Deep, small_image, wrap
 from seglens.core.errors import NoSuchRegion
 from seglens.core.target import Object, Painted, Target
 from seglens.models import device
-from seglens.models.device import exact
+from seglens.models.device import exact, is_out_of_memory
 from seglens.models.segmentation import quiet
 from seglens.session import explain, segment
 
@@ -118,3 +118,22 @@ def test_of_two_threads_the_last_one_puts_it_back():
     go.set()
     thread.join()
     assert flags() == before
+
+
+@pytest.mark.parametrize(
+    ("error", "is_it"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), True),
+        (MemoryError(), True),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"),
+            True,
+        ),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("FIND was unable to find an engine to execute this computation after trying 6 plans"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_memory_that_ran_out_is_known_by_its_words(error, is_it):
+    assert is_out_of_memory(error) == is_it

@@ -16,6 +16,9 @@ from seglens.core.errors import BadParameter
 # The settings that every PyTorch has. Later ones have a finer one for each operation, which must agree with them.
 _EXACT: dict[str, Any] = {"convolutions": False, "products": "highest"}
 
+# in the words of CUDA, of the CPU, of cuBLAS and cuDNN, and of a convolution that found no room for its workspace
+NO_ROOM = ("out of memory", "can't allocate memory", "_status_alloc_failed", "unable to find an engine to execute")
+
 _lock = threading.Lock()
 _users = 0
 _before: dict[str, Any] = {}
@@ -68,7 +71,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     text = str(error).lower()
-    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+    return isinstance(error, RuntimeError) and any(word in text for word in NO_ROOM)
 
 
 def free_cache() -> None:
