@@ -22,6 +22,8 @@ from seglens.engine.fast import Watching
 AWAY, HERE = torch.device("cuda", 0), torch.device("cpu")
 Plain = torch._C.TensorBase
 aten = torch.ops.aten
+# these make a tensor in a way that no operation tells of
+COPIED = {Tensor.__deepcopy__, Tensor.new_tensor}
 # these may read from, or write to, another device
 ACROSS = {aten.copy_.default, aten.fill_.Tensor}
 # indices may lie on the CPU whatever is indexed
@@ -99,7 +101,7 @@ class _Calls(TorchFunctionMode):
             out = func(*args, **kwargs)
         finally:
             self._kernels.calls.pop()
-        return mark(out, away) if device is not None or func == Tensor.__deepcopy__ else out
+        return mark(out, away) if device is not None or func in COPIED else out
 
 
 def _device(t: Tensor) -> torch.device:

@@ -27,6 +27,7 @@ MIXED = {
     "through a device that was kept": lambda far, near: torch.zeros(1, 1, 3, 3, device=far.device) + near,
     "behind a gradient": lambda far, near: torch.autograd.grad(far.requires_grad_().sum(), far)[0] + near,
     "a new one like it": lambda far, near: far.new_ones(1, 1, 3, 3) + near,
+    "new values beside it": lambda far, near: far.new_tensor([1.0]) + near,
 }
 ALLOWED = {
     "a single number": lambda far, near: far * torch.tensor(2.0),

@@ -74,6 +74,14 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(word in text for word in NO_ROOM)
 
 
+def wait(device: torch.device) -> None:
+    """Until the device has nothing left to do, so that a clock tells how long it took."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
 def free_cache() -> None:
     """Hand unused GPU memory back."""
     if torch.cuda.is_available():
