@@ -11,7 +11,7 @@ from hand import Deep, small_image, wrap
 from seglens.core.errors import NoSuchRegion
 from seglens.core.target import Object, Painted, Target
 from seglens.models import device
-from seglens.models.device import exact, is_out_of_memory
+from seglens.models.device import direct, exact, is_out_of_memory
 from seglens.models.segmentation import quiet
 from seglens.session import explain, segment
 
@@ -118,6 +118,19 @@ def test_of_two_threads_the_last_one_puts_it_back():
     go.set()
     thread.join()
     assert flags() == before
+
+
+def test_without_cudnn_for_one_and_for_two_at_once():
+    """One that begins later ends later: put back by each alone, cuDNN would stay off."""
+    assert torch.backends.cudnn.enabled
+    one, two = direct(), direct()
+    one.__enter__()
+    two.__enter__()
+    assert not torch.backends.cudnn.enabled
+    one.__exit__(None, None, None)
+    assert not torch.backends.cudnn.enabled
+    two.__exit__(None, None, None)
+    assert torch.backends.cudnn.enabled
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +18,6 @@ _EXACT: dict[str, Any] = {"convolutions": False, "products": "highest"}
 
 # in the words of CUDA, of the CPU, of cuBLAS and cuDNN, and of a convolution that found no room for its workspace
 NO_ROOM = ("out of memory", "can't allocate memory", "_status_alloc_failed", "unable to find an engine to execute")
-
-_lock = threading.Lock()
-_users = 0
-_before: dict[str, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -88,26 +84,65 @@ def free_cache() -> None:
         torch.cuda.empty_cache()
 
 
-@contextmanager
-def exact() -> Iterator[None]:
+class Counted:
+    """A setting of the whole process that is made for the first who needs it, and put back after the last.
+
+    Args:
+        make: makes it, and returns what puts it back.
+    """
+
+    def __init__(self, make: Callable[[], Callable[[], None]]) -> None:
+        """Nobody needs it yet."""
+        self._make, self._lock, self._users = make, threading.Lock(), 0
+        self._back: Callable[[], None] = lambda: None
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """While this lasts the setting stays."""
+        with self._lock:
+            if self._users == 0:
+                self._back = self._make()
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                if self._users == 0:
+                    self._back()
+
+
+def exact() -> AbstractContextManager[None]:
     """Convolutions and products in all digits of float32 while this lasts.
 
     By default cuDNN rounds what it multiplies to ten bits (TF32): that is an error of a thousandth, and whether a
-    short cut gives the same could not be told. The setting is the process's, so it lasts only as long as the work.
+    short cut gives the same could not be told.
     """
-    global _users, _before
-    with _lock:
-        _users += 1
-        if _users == 1:
-            _before = _rounding()
-            _set(dict.fromkeys(_owners(), "ieee") | {name: _EXACT[name] for name in _EXACT if name in _before})
-    try:
-        yield
-    finally:
-        with _lock:
-            _users -= 1
-            if _users == 0:
-                _set(_before)
+    return _ROUNDED.held()
+
+
+def direct() -> AbstractContextManager[None]:
+    """Convolutions without cuDNN while this lasts: its transforms of whole images would carry a NaN anywhere."""
+    return _DIRECT.held()
+
+
+def _exactly() -> Callable[[], None]:
+    before = _rounding()
+    _set(dict.fromkeys(_owners(), "ieee") | {name: _EXACT[name] for name in _EXACT if name in before})
+    return lambda: _set(before)
+
+
+def _directly() -> Callable[[], None]:
+    before = torch.backends.cudnn.enabled
+
+    def back() -> None:
+        torch.backends.cudnn.enabled = before
+
+    torch.backends.cudnn.enabled = False
+    return back
+
+
+_ROUNDED, _DIRECT = Counted(_exactly), Counted(_directly)
 
 
 def _owners() -> dict[str, Any]:
