@@ -116,7 +116,7 @@ def many(attribute: Callable[[Target, Tensor, int, int], Tensor], *, few: bool, 
 
 def shown(found: Tensor) -> dict[str, NDArray[Any]]:
     """The sum over channels of (1, C, *space), as our maps show it."""
-    return {"image": found.detach().sum(1)[0].numpy()}
+    return {"image": found.detach().sum(1)[0].cpu().numpy()}
 
 
 def saliency(target: Target, x: Tensor) -> Tensor:

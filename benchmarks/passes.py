@@ -14,6 +14,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -41,26 +42,33 @@ def ordinary(scene: Scene) -> float:
 
 def rows(side: int) -> Iterator[tuple[str, float]]:
     """Each method in ordinary forwards of its network, in the same process."""
+    scene = Scene("basicunet", (side, side))
+    unit = ordinary(scene)
+    with asked(scene) as works:
+        for name, work in works.items():
+            work()
+            yield name, median(work) / unit
+
+
+@contextmanager
+def asked(scene: Scene, target: str = "class") -> Iterator[dict[str, Callable[[], object]]]:
+    """What each method does once the question is resolved, by its name."""
     from seglens.core.run import Run
     from seglens.engine import fast
     from seglens.engine.resolve import resolve
     from seglens.engine.rules import COMPOSITES, Backprop, Rescale, Trace, summed
 
-    scene = Scene("basicunet", (side, side))
-    unit, model = ordinary(scene), scene.model()
+    model = scene.model()
     with fast.at_rest(model):
-        case = resolve(scene.image(), model, scene.target("class"), Run())
+        case = resolve(scene.image(), model, scene.target(target), Run())
         black = case.fill("black")
-        asked: dict[str, Callable[[], object]] = {
+        yield {
             "gradient": case.gradient,
             "Grad-CAM": lambda: case.activations(LAYER),
             "guided backprop": lambda: Trace(case, Backprop("guided")).back(),
             "LRP": lambda: Trace(case, COMPOSITES["epsilon-plus"]).back(rows=True),
             "DeepLift": lambda: summed(case, Rescale(), black),
         }
-        for name, work in asked.items():
-            work()
-            yield name, median(work) / unit
 
 
 def fifty(side: int) -> float:

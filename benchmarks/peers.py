@@ -37,16 +37,16 @@ class Recorded(nn.Module):
         self.times: list[float] = []
 
     def forward(self, x: Tensor) -> Tensor:
-        """(1, C, *space) to (1, 1) in float64.
+        """(n, C, *space) to (n, 1) in float64.
 
         Raises:
             Enough: it has answered often enough.
         """
         self.times.append(time.perf_counter())
-        if len(self.seen) == self.most:
+        if len(self.seen) >= self.most:
             raise Enough
         answer = self.numbers(x)
-        self.seen.append(float(answer.detach()))
+        self.seen += answer.detach().flatten().tolist()
         return answer
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -69,8 +69,8 @@ class Recorded(nn.Module):
         return first - start + (last - first) / len(self.seen) * self.total
 
 
-def captum_occlusion(asked: Asked) -> Go:
-    """``Occlusion`` over all channels."""
+def captum_occlusion(asked: Asked, at_once: int = 1) -> Go:
+    """``Occlusion`` over all channels, so many windows at once."""
     from captum.attr import Occlusion
 
     scene = asked.scene
@@ -82,7 +82,7 @@ def captum_occlusion(asked: Asked) -> Go:
 
     def go() -> Outcome:
         seconds = recorded.ask(
-            lambda: method.attribute(scene.x, size, strides, baselines=0.0, perturbations_per_eval=1)
+            lambda: method.attribute(scene.x, size, strides, baselines=0.0, perturbations_per_eval=at_once)
         )
         return _some(asked, recorded.seen[0], recorded.seen[1:], windows, seconds)
 

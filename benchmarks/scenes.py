@@ -72,10 +72,11 @@ def pixels(shape: tuple[int, ...], seed: int = 1) -> Tensor:
 
 @dataclass(frozen=True)
 class Scene:
-    """A network and the size of its image."""
+    """A network, the size of its image, and where both are."""
 
     network: str
     shape: tuple[int, ...]
+    device: str = "cpu"
 
     @property
     def name(self) -> str:
@@ -91,13 +92,13 @@ class Scene:
     def module(self) -> nn.Module:
         """The network; its parameters are ordinary ones, whoever asks for it first."""
         with torch.inference_mode(False):
-            return build(self.network)
+            return build(self.network).to(self.device)
 
     @cached_property
     def x(self) -> Tensor:
         """Input (1, C, *shape); the network takes intensities as they are."""
         with torch.inference_mode(False):
-            return pixels(self.shape)
+            return pixels(self.shape).to(self.device)
 
     @cached_property
     def logits(self) -> Tensor:
@@ -114,7 +115,7 @@ class Scene:
     def mask(self, target: str) -> NDArray[np.bool_]:
         """The pixels (*shape) of a target: ``class`` · ``object`` · ``painted`` · ``object 0`` … of the many."""
         if target == "class":
-            return (self.logits.argmax(1)[0] == self.index).numpy()
+            return (self.logits.argmax(1)[0] == self.index).cpu().numpy()
         out = np.zeros(self.shape, bool)
         if target == "painted":
             flat = (16, 64, 64)[-len(self.shape) :] if len(self.shape) == 3 else (64, 64)
@@ -132,7 +133,7 @@ class Scene:
     def _places(self, target: str) -> Tensor:
         """The numbers of a target's pixels."""
         if target not in self._found:
-            self._found[target] = torch.from_numpy(np.flatnonzero(self.mask(target)))
+            self._found[target] = torch.from_numpy(np.flatnonzero(self.mask(target))).to(self.device)
         return self._found[target]
 
     @cached_property
@@ -153,11 +154,11 @@ class Scene:
             normalisation=Normalisation("none"),
             divisor=DIVISORS[self.network],
         )
-        return SegmentationModel(self.module, spec)
+        return SegmentationModel(self.module, spec, device=self.device)
 
     def image(self) -> Image:
         """The image in the words of SegLens."""
-        return Image(self.x[0].numpy(), "C" + "ZYX"[-len(self.shape) :], name="smooth noise")
+        return Image(self.x[0].cpu().numpy(), "C" + "ZYX"[-len(self.shape) :], name="smooth noise")
 
     def _ball(self, centre: list[int], radius: int) -> NDArray[np.bool_]:
         grid = np.ogrid[tuple(slice(0, n) for n in self.shape)]

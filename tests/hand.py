@@ -108,7 +108,7 @@ def box_sum(x: Tensor, reach: int) -> Tensor:
     conv = F.conv2d if x.ndim == 4 else F.conv3d
     for axis in range(x.ndim - 2):
         kernel = [2 * reach + 1 if a == axis else 1 for a in range(x.ndim - 2)]
-        x = conv(x, torch.ones(1, 1, *kernel), padding=[k // 2 for k in kernel])
+        x = conv(x, torch.ones(1, 1, *kernel, device=x.device), padding=[k // 2 for k in kernel])
     return x
 
 
@@ -175,7 +175,7 @@ class Matched(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 1, *space) to (N, 3, *space)."""
-        grid = torch.meshgrid(*(torch.arange(n) for n in x.shape[2:]), indexing="ij")
+        grid = torch.meshgrid(*(torch.arange(n, device=x.device) for n in x.shape[2:]), indexing="ij")
         centre = (3, 13, 23)[-len(grid) :]
         marker = sum((g - c) ** 2 for g, c in zip(grid, centre, strict=True)) <= 4
         off = (self.features(x) ** 2 * marker).flatten(1).sum(1) / marker.sum().clamp(min=1)

@@ -76,6 +76,26 @@ def test_docs_are_rewritten_between_markers_only(results, tmp_path):
     assert "straight loop" in first
 
 
+def test_on_a_gpu_every_question_has_a_row_within_the_time(tmp_path):
+    out = tmp_path / "gpu.json"
+    command = [sys.executable, "-m", "benchmarks.gpu", "--device", "cpu", "--sizes", "64", "--quick"]
+    command += ["--network", "unet", "--seconds", "0.05", "--limit", "60", "--out", str(out)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    told = json.loads(out.read_text(encoding="utf-8"))
+    asked = [(row["question"], row["target"]) for row in told["rows"]]
+    assert asked == [
+        *((name, target) for name in ("gradient", "smooth-grad", "occlusion") for target in ("class", "painted")),
+        ("fifty", "objects"),
+    ]
+    assert told["machine"]["device"] == "CPU"
+    for row in told["rows"]:
+        assert row["ours"]["again"]["seconds"] > 0, row
+        assert all(one["seconds"] > 0 for one in row["captum"]["usual"].values()), row
+        assert "mib" not in row["ours"]
+    assert sum(text.count("|") == 11 for text in ended.stdout.splitlines()) == 3 + len(told["rows"])
+
+
 def test_samples_of_windows_lie_on_the_lattice_of_all():
     from benchmarks.questions import STRIDE, lattice, sampled
 

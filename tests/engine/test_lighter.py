@@ -112,7 +112,7 @@ def test_a_gradient_takes_little_more_than_the_forward_pass(monkeypatch):
             return t
 
         hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t)
-        with fast.at_rest(model.module), lean(model), fast.Peak() as peak, hooks:
+        with fast.at_rest(model), lean(model), fast.Peak() as peak, hooks:
             forward_backward(model, x, lambda logits: logits[:, 1].flatten(1).sum(1), Run())
         return peak.bytes, sum(saved.values())
 

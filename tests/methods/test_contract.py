@@ -11,33 +11,15 @@ import torch
 from scipy import ndimage
 
 import seglens
-from annotating import ConstantAnnotators, DeepAnnotators, PlantedAnnotators
-from banks import bank_for
-from hand import (
-    Attending,
-    AttendingConstant,
-    AttendingDeep,
-    Brightest,
-    Constant,
-    Context,
-    Deep,
-    Matched,
-    cell_target,
-    context_image,
-    small_image,
-    wrap,
-)
-from prototypes import ConstantPrototypes, DeepPrototypes, PlantedPrototypes
+from asking import NAMES, PLANTS, SHOWN, ask, brought, least, nets, numbers, plant, quick
+from hand import cell_target, context_image, small_image
 from seglens.core.errors import BadParameter, Cancelled, MissingNeed
-from seglens.core.explanation import Explanation
 from seglens.core.method import Fidelity, Need, Scope, Timing
 from seglens.core.run import Run
 from seglens.core.target import Painted, Target
 from seglens.engine.evaluator import MANY
-from seglens.models.segmentation import SegmentationModel
 from seglens.session import explain
 
-NAMES = list(seglens.METHODS)
 every = pytest.mark.parametrize("name", NAMES)
 
 
@@ -45,87 +27,6 @@ def needs_places(name):
     """For what only a map of pixels can be asked; a method without tests the like for objects in its own file."""
     if not seglens.METHODS[name].places:
         pytest.skip(f"{seglens.METHODS[name].title} explains whole objects")
-
-
-# Noise makes bright spots, and to the usual plant these are more evidence: here the marker counts by its exactness.
-# Of a deconvolution, which does not ask whether a ReLU was active, only max pooling knows the image.
-PLANTS = {"u-noise": Matched, "smooth-u-noise": Matched, "deconvolution": Brightest}
-
-
-# What shows a layer or the network's answer itself claims no evidence; its own test asks what it shows.
-SHOWN = {
-    "seg-eigen-cam",
-    "layer-activations",
-    "hr-cam",
-    "segmented-score-map",
-    "guided-segmentation-map",
-    "similarity-map",
-    "fusion-map",
-    "segmentation-ability",
-    "prototype-rules",
-    "annotator-prototypes",
-    "proto-seg",
-}
-
-
-def nets(name):
-    """What a method is asked about: a network with planted evidence, a constant one, and one of random weights."""
-    if Need.ATTENTION in seglens.METHODS[name].needs:
-        return Attending, AttendingConstant, AttendingDeep
-    if Need.PROTOTYPES in seglens.METHODS[name].needs:
-        return PlantedPrototypes, ConstantPrototypes, DeepPrototypes
-    if Need.ANNOTATORS in seglens.METHODS[name].needs:
-        return PlantedAnnotators, ConstantAnnotators, DeepAnnotators
-    return Context, Constant, Deep
-
-
-def plant(name, dims):
-    """The network of the planted evidence, as a model: it reads a marker beside a cell."""
-    module = nets(name)[0](dims=dims)
-    return wrapped(module, dims, ("background", "healthy", "infected"))
-
-
-def wrapped(module, dims, classes):
-    return wrap(module, dims=dims, classes=classes, divisor=getattr(module, "divisor", 1))
-
-
-def least(name):
-    """The fewest axes that a method takes."""
-    return min(seglens.METHODS[name].dims)
-
-
-def brought(name, model):
-    """What a person brings along: a second model just like the first, a bank of the model's features."""
-    needs, found = seglens.METHODS[name].needs, {}
-    if Need.SECOND_MODEL in needs:
-        found["second_model"] = SegmentationModel(copy.deepcopy(model.module), model.spec)
-    if Need.BANK in needs and model.layered:
-        found["bank"] = bank_for(model)
-    return found
-
-
-def quick(name):
-    return seglens.METHODS[name].quick()
-
-
-def ask(name, *, dims=None, seed=0, batch=None, module=None, image=None, target=None, run=None) -> Explanation:
-    dims = dims or least(name)
-    if module is None:
-        module = nets(name)[0](dims=dims)
-    if image is None:
-        image, cell, _ = context_image(dims)
-        target = target or cell_target(cell)
-    names = (
-        ("background", "healthy", "infected")
-        if isinstance(module, Context | Matched | Attending)
-        else ("background", "cell", "other")
-    )
-    model = wrapped(module, dims, names[: module.head.out_channels])
-    return explain(quick(name), image, model, target, run=run or Run(seed=seed, batch=batch), **brought(name, model))
-
-
-def numbers(explanation):
-    return np.concatenate([np.asarray(layer.data, float).ravel() for layer in explanation.layers])
 
 
 @every

@@ -14,6 +14,7 @@ from seglens.core.run import Run
 from seglens.engine import fast
 from seglens.engine.attending import Attended
 from seglens.engine.gradients import Score, guarded
+from seglens.models.device import direct
 from seglens.models.segmentation import SegmentationModel, quiet
 from seglens.models.tiled import TiledModel
 
@@ -212,10 +213,8 @@ def lost_tokens(
     """
     run.check()
     probe = _Probe(at, spoil)
-    # transforms of whole images, which cuDNN may choose for a convolution, would carry a NaN anywhere
-    exact = torch.backends.cudnn.flags(enabled=False)
     try:
-        with guarded(model), fast.kept_memory(), quiet(model.module), torch.no_grad(), exact, probe:
+        with guarded(model), fast.kept_memory(), quiet(model.module), torch.no_grad(), direct(), probe:
             model.logits(x)
     except _Enough:
         pass

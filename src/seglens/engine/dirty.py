@@ -201,7 +201,7 @@ class Dirty:
         engine.run.cost.images += how.share
         self._clean = program.clean(fast.arranged(engine.x[at_box(how.crop)]))
         self._out = torch.cat([self._clean[v] for v in program.leaves(program.trace.out)], 1)
-        self._parts = Parts(engine, how, self._out)
+        self._parts, self._silent = Parts(engine, how, self._out), engine.clean.to(self._out.device)
 
     def check(self, clean: Tensor) -> None:
         """See that rectangles give what whole passes give, for noise in the first, the last and one of the windows.
@@ -256,11 +256,9 @@ class Dirty:
             index += group.members[at]
             for number, box in enumerate(boxes):
                 scores.append(
-                    self._engine.clean
-                    if part is None or not all(size)
-                    else self._parts.score(part[number : number + 1], box)
+                    self._silent if part is None or not all(size) else self._parts.score(part[number : number + 1], box)
                 )
-        return Scored(torch.tensor(index), torch.stack(scores))
+        return Scored(torch.tensor(index), torch.stack(scores).cpu())
 
     def _boxes(self, group: Group, at: slice, value: int) -> tuple[list[Box], list[int]]:
         """Rectangles of a value that has the input's grid, in the image."""

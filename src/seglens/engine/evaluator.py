@@ -28,7 +28,7 @@ from seglens.engine.plan import field as field_of
 from seglens.engine.reach import Reach, TileReach, find_reach, is_known
 from seglens.engine.replay import Replay
 from seglens.engine.target import FrozenTarget
-from seglens.models.device import free_cache, is_out_of_memory
+from seglens.models.device import free_cache, is_out_of_memory, wait
 from seglens.models.segmentation import SegmentationModel
 from seglens.models.tiled import TiledModel
 
@@ -185,10 +185,10 @@ class Evaluator:
             x = self.x[at_box(self.field)]
             with self._lean(), torch.inference_mode():
                 self.run_on(x, self.field)  # the first one asks the system for memory
+                wait(self.model.device)
                 start = time.perf_counter()
                 self.run_on(x, self.field)
-                if self.model.device.type == "cuda":
-                    torch.cuda.synchronize()
+                wait(self.model.device)
                 _SECONDS[key] = time.perf_counter() - start
         return float(_SECONDS[key] * prod(self.shape) / prod(shape))
 
@@ -331,8 +331,8 @@ class Evaluator:
         columns = []
         for t in self.targets:
             at = common(t.box, how.crop) or how.crop
-            columns.append(t.combine(t.sums(logits[at_box(moved(at, corner))], at)).cpu())
-        return torch.stack(columns, 1)
+            columns.append(t.combine(t.sums(logits[at_box(moved(at, corner))], at)))
+        return torch.stack(columns, 1).cpu()
 
     def run_on(self, x: Tensor, crop: Box) -> Tensor:
         """Logits (N, K, *crop) of copies (N, C, *crop) of a part of the image."""

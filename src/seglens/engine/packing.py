@@ -32,18 +32,19 @@ class Parts:
         """Sum up the clean image."""
         self._targets, self._clean = engine.targets, clean
         self._corner = [s.start for s in how.crop]
+        # on the device, as the windows are: each number that is fetched from a GPU waits until it has nothing to do
         self._sums = torch.stack(
-            [_padded(t.sums(engine.logits[at_box(t.box)], t.box)[0].cpu()) for t in engine.targets]
+            [_padded(t.sums(engine.logits[at_box(t.box)], t.box)[0]) for t in engine.targets]
         )  # (targets, 2)
 
     def score(self, part: Tensor, box: Box) -> Tensor:
-        """Numbers (targets,) with logits (1, K, *box) in a box of the image."""
+        """Numbers (targets,) with logits (1, K, *box) in a box of the image, on the logits' device."""
         sums = self._sums.clone()
         for row, t in zip(sums, self._targets, strict=True):
             at = common(box, t.box)
             if at is not None:
                 here, there = (at_box(moved(at, c)) for c in ([s.start for s in box], self._corner))
-                row += _padded((t.sums(part[here], at) - t.sums(self._clean[there], at))[0].cpu())
+                row += _padded((t.sums(part[here], at) - t.sums(self._clean[there], at))[0])
         return torch.stack([t.combine(row) for row, t in zip(sums, self._targets, strict=True)])
 
 
@@ -85,7 +86,7 @@ class Packed:
         logits = self._engine.run_on(x, self._how.crop)
         members = [(n, i) for i, group in enumerate(groups) for n in group]
         scores = torch.stack([self._one(number, logits[i : i + 1]) for number, i in members])
-        return Scored(torch.tensor([n for n, _ in members]), scores)
+        return Scored(torch.tensor([n for n, _ in members]), scores.cpu())
 
     def _one(self, number: int, logits: Tensor) -> Tensor:
         reached = self._how.met[number]

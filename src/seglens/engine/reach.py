@@ -17,6 +17,7 @@ from seglens.core.boxes import Box, around, common
 from seglens.core.places import recall, remember
 from seglens.core.run import Run
 from seglens.engine import fast
+from seglens.models.device import direct
 from seglens.models.segmentation import SegmentationModel, quiet
 from seglens.models.tiled import TiledModel
 
@@ -178,9 +179,7 @@ def measure_reach(model: SegmentationModel, run: Run | None = None) -> Reach | N
     if model.spec.size is not None:
         return None  # an exported graph of one size cannot be asked about a crop
     half = 2 * max(model.spec.divisor, 8, -(-model.spec.min_size // 2))
-    # transforms of whole images, which cuDNN may choose for a convolution, would carry a NaN anywhere
-    exact = torch.backends.cudnn.flags(enabled=False)
-    with quiet(model.module), fast.kept_memory(), exact, torch.inference_mode():
+    with quiet(model.module), fast.kept_memory(), direct(), torch.inference_mode():
         while 2 * half <= LONGEST:
             strips = [_Strip(model, axis, half, run) for axis in range(model.spec.ndim)]
             spans = _at_all_alignments(strips, run)

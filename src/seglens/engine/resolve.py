@@ -65,21 +65,23 @@ def resolve(
         check_fits(one, model.spec)
     check_size(image, model)
     intake = fit_intake(image, model.spec)
-    x = torch.from_numpy(intake.to_input(read_plain(image, model.spec))).unsqueeze(0).to(model.device)
+    pixels = intake.to_input(read_plain(image, model.spec))
     run.check()
-    with guarded(model), blaming(model), torch.inference_mode(), fast.kept_memory() if run.plain else lean(model):
-        run.check()  # the first time, the network was looked at for what can be folded
-        logits = model.logits(x if run.plain else fast.arranged(x))
+    with guarded(model), blaming(model):
+        x = torch.from_numpy(pixels).unsqueeze(0).to(model.device)
+        with torch.inference_mode(), fast.kept_memory() if run.plain else lean(model):
+            run.check()  # the first time, the network was looked at for what can be folded
+            logits = model.logits(x if run.plain else fast.arranged(x))
+        # out of inference mode, so that the tensors may enter graphs later
+        x, logits = x.clone(), logits.clone()
     run.cost.forwards += 1
-    # out of inference mode, so that the tensors may enter graphs later
-    x, logits = x.clone(), logits.clone()
     frozen = freeze(target, logits, model.spec)
     second = None
     if second_model is not None:
         # the same pixels: the second model may draw the class elsewhere, or know no class of that name
         named = frozen.name if frozen.name in [c.name for c in second_model.spec.classes] else None
-        pixels = Painted(frozen.weights.cpu().numpy())
-        second = resolve(image, second_model, replace(target, of_class=named, region=pixels), run)
+        region = Painted(frozen.weights.cpu().numpy())
+        second = resolve(image, second_model, replace(target, of_class=named, region=region), run)
     case = Case(model, image, frozen, run, intake, x, logits, reference, annotation, second, bank)
     if method is not None:
         method.check(case)

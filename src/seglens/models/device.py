@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from seglens.core.errors import BadParameter
+
+# The settings that every PyTorch has. Later ones have a finer one for each operation, which must agree with them.
+_EXACT: dict[str, Any] = {"convolutions": False, "products": "highest"}
+
+# in the words of CUDA, of the CPU, of cuBLAS and cuDNN, and of a convolution that found no room for its workspace
+NO_ROOM = ("out of memory", "can't allocate memory", "_status_alloc_failed", "unable to find an engine to execute")
 
 
 @dataclass(frozen=True)
@@ -56,10 +67,112 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     text = str(error).lower()
-    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+    return isinstance(error, RuntimeError) and any(word in text for word in NO_ROOM)
+
+
+def wait(device: torch.device) -> None:
+    """Until the device has nothing left to do, so that a clock tells how long it took."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 def free_cache() -> None:
     """Hand unused GPU memory back."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+class Counted:
+    """A setting of the whole process that is made for the first who needs it, and put back after the last.
+
+    Args:
+        make: makes it, and returns what puts it back.
+    """
+
+    def __init__(self, make: Callable[[], Callable[[], None]]) -> None:
+        """Nobody needs it yet."""
+        self._make, self._lock, self._users = make, threading.Lock(), 0
+        self._back: Callable[[], None] = lambda: None
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """While this lasts the setting stays."""
+        with self._lock:
+            if self._users == 0:
+                self._back = self._make()
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                if self._users == 0:
+                    self._back()
+
+
+def exact() -> AbstractContextManager[None]:
+    """Convolutions and products in all digits of float32 while this lasts.
+
+    By default cuDNN rounds what it multiplies to ten bits (TF32): that is an error of a thousandth, and whether a
+    short cut gives the same could not be told.
+    """
+    return _ROUNDED.held()
+
+
+def direct() -> AbstractContextManager[None]:
+    """Convolutions without cuDNN while this lasts: its transforms of whole images would carry a NaN anywhere."""
+    return _DIRECT.held()
+
+
+def _exactly() -> Callable[[], None]:
+    before = _rounding()
+    _set(dict.fromkeys(_owners(), "ieee") | {name: _EXACT[name] for name in _EXACT if name in before})
+    return lambda: _set(before)
+
+
+def _directly() -> Callable[[], None]:
+    before = torch.backends.cudnn.enabled
+
+    def back() -> None:
+        torch.backends.cudnn.enabled = before
+
+    torch.backends.cudnn.enabled = False
+    return back
+
+
+_ROUNDED, _DIRECT = Counted(_exactly), Counted(_directly)
+
+
+def _owners() -> dict[str, Any]:
+    """What holds the finer settings, by a name for each; empty before PyTorch 2.9."""
+    b: Any = torch.backends
+    if not hasattr(b.cudnn, "conv"):
+        return {}
+    return {"conv": b.cudnn.conv, "rnn": b.cudnn.rnn, "matmul": b.cuda.matmul, "cpu matmul": b.mkldnn.matmul}
+
+
+def _rounding() -> dict[str, Any]:
+    """All settings as they are; an old one is left out where the finer ones are set at odds with it."""
+    found: dict[str, Any] = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch 2.9 warns of the old settings, which others still ask for
+        try:
+            found["convolutions"] = torch.backends.cudnn.allow_tf32
+            found["products"] = torch.get_float32_matmul_precision()
+        except RuntimeError:
+            found = {}
+    return found | {name: owner.fp32_precision for name, owner in _owners().items()}
+
+
+def _set(values: dict[str, Any]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if "convolutions" in values:
+            torch.backends.cudnn.allow_tf32 = values["convolutions"]
+        if "products" in values:
+            torch.set_float32_matmul_precision(values["products"])
+    # last, since the old ones change these, too
+    for name, owner in _owners().items():
+        owner.fp32_precision = values[name]

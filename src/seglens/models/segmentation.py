@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seglens.core.errors import ImageMismatch, ModelMismatch
+from seglens.models.device import exact
 from seglens.models.spec import ModelSpec
 
 EPS = 1e-6
@@ -201,7 +202,7 @@ def settle(module: nn.Module) -> None:
 
 @contextmanager
 def quiet(module: nn.Module) -> Iterator[None]:
-    """Use a module without leaving a trace: eval mode and frozen parameters inside, all flags put back after."""
+    """Use a module without leaving a trace: eval mode, frozen parameters and no TF32 inside, all put back after."""
     # a frozen TorchScript module has no training flag
     modes = [(m, m.training) for m in module.modules() if hasattr(m, "training")]
     frozen = [(p, p.requires_grad) for p in module.parameters()]
@@ -209,7 +210,8 @@ def quiet(module: nn.Module) -> Iterator[None]:
         settle(module)
         for p, _ in frozen:
             p.requires_grad_(False)
-        yield
+        with exact():
+            yield
     finally:
         for m, training in modes:
             m.training = training

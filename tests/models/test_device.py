@@ -1,0 +1,152 @@
+"""Products in all digits while a question runs, afterwards as before; and what says that memory ran out."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+
+from hand import Deep, small_image, wrap
+from seglens.core.errors import NoSuchRegion
+from seglens.core.target import Object, Painted, Target
+from seglens.models import device
+from seglens.models.device import direct, exact, is_out_of_memory
+from seglens.models.segmentation import quiet
+from seglens.session import explain, segment
+
+NEW = hasattr(torch.backends.cudnn, "conv")
+
+
+def flags():
+    """What PyTorch says about its rounding, in every way in which it can be asked."""
+    told = [torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32]
+    told += [torch.get_float32_matmul_precision()]
+    return told + [owner.fp32_precision for owner in device._owners().values()]
+
+
+def full():
+    return not torch.backends.cudnn.allow_tf32 and torch.get_float32_matmul_precision() == "highest"
+
+
+@pytest.fixture(autouse=True)
+def _as_before():
+    before = device._rounding()
+    yield
+    device._set(before)
+
+
+def usual():
+    """As PyTorch starts."""
+
+
+def rough():
+    torch.set_float32_matmul_precision("medium")
+
+
+def fine():
+    torch.backends.cudnn.allow_tf32 = False
+
+
+def finer():
+    if not NEW:
+        pytest.skip("this PyTorch has one setting for all")
+    torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cuda.matmul.fp32_precision = "ieee"
+
+
+@pytest.mark.parametrize("start", [usual, rough, fine, finer])
+def test_off_inside_and_afterwards_as_before(start):
+    start()
+    before = flags()
+    with quiet(Deep()):
+        assert full()
+        with exact():
+            assert full()
+        assert full()
+    assert flags() == before
+
+
+def test_settings_at_odds_are_left_at_odds():
+    if not NEW:
+        pytest.skip("this PyTorch has one setting for all")
+    torch.backends.cudnn.conv.fp32_precision = "ieee"
+    with pytest.raises(RuntimeError):
+        flags()
+    with exact():
+        assert [owner.fp32_precision for owner in device._owners().values()] == ["ieee"] * len(device._owners())
+    assert torch.backends.cudnn.conv.fp32_precision == "ieee"
+    assert torch.backends.cudnn.rnn.fp32_precision == "tf32"
+    with pytest.raises(RuntimeError):
+        flags()
+
+
+def test_afterwards_as_before_where_the_question_fails_too():
+    before, model, seen = flags(), wrap(Deep()), []
+    model.module.register_forward_hook(lambda *_: seen.append(full()))
+    with pytest.raises(NoSuchRegion):
+        explain("vanilla-gradient", small_image(), model, Target("cell", Object(10**6)))
+    assert seen
+    assert all(seen)
+    assert flags() == before
+
+
+def test_every_pass_of_a_question_and_of_a_segmentation_is_exact():
+    image, seen = small_image(), []
+    model = wrap(Deep())
+    model.module.register_forward_hook(lambda *_: seen.append(full()))
+    segment(image, model)
+    mask = torch.ones(image.space("YX"), dtype=torch.bool).numpy()
+    explain("occlusion", image, model, Target("cell", Painted(mask)), window=8, stride=8)
+    assert len(seen) > 2
+    assert all(seen)
+
+
+def test_of_two_threads_the_last_one_puts_it_back():
+    before, inside, go = flags(), threading.Event(), threading.Event()
+
+    def other():
+        with exact():
+            inside.set()
+            go.wait(10)
+
+    thread = threading.Thread(target=other)
+    with exact():
+        thread.start()
+        assert inside.wait(10)
+    assert full()
+    go.set()
+    thread.join()
+    assert flags() == before
+
+
+def test_without_cudnn_for_one_and_for_two_at_once():
+    """One that begins later ends later: put back by each alone, cuDNN would stay off."""
+    assert torch.backends.cudnn.enabled
+    one, two = direct(), direct()
+    one.__enter__()
+    two.__enter__()
+    assert not torch.backends.cudnn.enabled
+    one.__exit__(None, None, None)
+    assert not torch.backends.cudnn.enabled
+    two.__exit__(None, None, None)
+    assert torch.backends.cudnn.enabled
+
+
+@pytest.mark.parametrize(
+    ("error", "is_it"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), True),
+        (MemoryError(), True),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"),
+            True,
+        ),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("FIND was unable to find an engine to execute this computation after trying 6 plans"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_memory_that_ran_out_is_known_by_its_words(error, is_it):
+    assert is_out_of_memory(error) == is_it
