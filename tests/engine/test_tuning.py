@@ -72,7 +72,10 @@ def test_channels_lie_together_on_a_gpu_only_for_half_precision(monkeypatch):
 
 
 def test_kept_memory_counts_its_users():
-    before = fast._users
-    with fast.kept_memory(), fast.kept_memory():
+    before, model = fast._users, wrap(Deep())
+    with fast.kept_memory(model), fast.kept_memory(model):
         assert fast._users == before + (2 if fast._glibc() is not None else 0)
     assert fast._users == before
+    model.device = torch.device("cuda")
+    with fast.kept_memory(model):
+        assert fast._users == before

@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from seglens.core.run import Run
 from seglens.models.blame import blaming
+from seglens.models.device import room
 from seglens.models.segmentation import SegmentationModel, quiet
 
 # Numbers of glibc's mallopt, and the values that it starts with or comes to by itself.
@@ -25,6 +26,7 @@ TRIM_THRESHOLD, MMAP_MAX = -1, -4
 USUAL = {TRIM_THRESHOLD: 64 * 2**20, MMAP_MAX: 65536}
 CPU_PIXELS, CPU_LEAST = 2**20, 4  # pixels of a batch, and copies whatever their size; more only costs memory
 SHARE = 0.6  # of the memory that is allowed, for the tensors of a batch
+GPU_PIXELS = 2**22  # of a batch on CUDA, where small images wait for kernels to be started
 MOST = {"cpu": 64, "cuda": 256, "mps": 64}
 
 _lock = threading.Lock()
@@ -49,16 +51,16 @@ def _glibc() -> Any:
 
 
 @contextmanager
-def kept_memory() -> Iterator[None]:
-    """Keep freed memory for the next layer while this lasts; then give it back to the system.
+def kept_memory(model: SegmentationModel) -> Iterator[None]:
+    """Keep freed memory for the next layer of a model while this lasts; then give it back to the system.
 
     By default glibc returns every large tensor at once, and the next one costs a page fault per 4 KiB: a third of
     the time of a network on a CPU. The setting is the process's, so it lasts only as long as the work. Elsewhere
-    than on Linux with glibc this does nothing.
+    than on Linux with glibc, and for models on a GPU, this does nothing.
     """
     global _users
     libc = _glibc()
-    if libc is None:
+    if libc is None or model.device.type != "cpu":
         yield
         return
     with _lock:
@@ -84,7 +86,7 @@ def at_rest(model: SegmentationModel) -> Iterator[None]:
     Raises:
         ModelMismatch: the network itself failed.
     """
-    with blaming(model), quiet(model.module), kept_memory():
+    with blaming(model), quiet(model.module), kept_memory(model):
         yield
 
 
@@ -163,7 +165,7 @@ class Peak(Watching):
 
 
 def batch_size(model: SegmentationModel, pixels: int, peak: int, run: Run, taken: int = 0) -> int:
-    """Copies per batch: as many as the memory takes, and on a CPU no more than pays.
+    """Copies per batch: as many as the memory takes, and no more than pays.
 
     Args:
         model: where it runs.
@@ -177,5 +179,7 @@ def batch_size(model: SegmentationModel, pixels: int, peak: int, run: Run, taken
     most = MOST.get(model.device.type, 64)
     if model.device.type == "cpu":
         most = min(most, max(CPU_LEAST, CPU_PIXELS // pixels))
+    elif model.device.type == "cuda":
+        most = min(most, max(1, GPU_PIXELS // pixels))
     # tensors are not all: convolutions work in memory of their own
-    return max(1, min(most, int(SHARE * run.memory - taken) // max(1, peak)))
+    return max(1, min(most, int(SHARE * room(model.device, run) - taken) // max(1, peak)))

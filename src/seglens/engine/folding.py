@@ -171,7 +171,7 @@ def lean(model: SegmentationModel, *keep: nn.Module) -> Iterator[None]:
     """
     pairs = _pairs(model)
     free = [p for p in pairs or () if all(_apart(p, layer) for layer in keep)]
-    with kept_memory(), nullcontext() if pairs is None else Folded(free):
+    with kept_memory(model), nullcontext() if pairs is None else Folded(free):
         yield
 
 

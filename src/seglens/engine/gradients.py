@@ -60,7 +60,7 @@ def forward_backward(model: SegmentationModel, x: Tensor, score: Score, run: Run
     Every gradient of an input comes through here: what makes a pass cheaper without changing its answer belongs here.
     ``run.plain`` takes no part in it.
     """
-    with fast.kept_memory() if run.plain else lean(model), torch.enable_grad():
+    with fast.kept_memory(model) if run.plain else lean(model), torch.enable_grad():
         run.check()
         # a clone, so that a network that starts with an in-place operation does not touch the leaf
         leaf = (x if run.plain else fast.arranged(x)).detach().clone().requires_grad_(True)
@@ -148,7 +148,7 @@ def placed(near: tuple[Tensor, Tensor], activation: Tensor, box: Box, full: Size
 
 
 def _leanly(model: SegmentationModel, modules: Sequence[nn.Module], run: Run) -> AbstractContextManager[None]:
-    return fast.kept_memory() if run.plain else lean(model, *modules)
+    return fast.kept_memory(model) if run.plain else lean(model, *modules)
 
 
 def _last(seen: Tap, run: Run) -> Tensor:

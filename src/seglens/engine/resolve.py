@@ -69,7 +69,7 @@ def resolve(
     run.check()
     with guarded(model), blaming(model):
         x = torch.from_numpy(pixels).unsqueeze(0).to(model.device)
-        with torch.inference_mode(), fast.kept_memory() if run.plain else lean(model):
+        with torch.inference_mode(), fast.kept_memory(model) if run.plain else lean(model):
             run.check()  # the first time, the network was looked at for what can be folded
             logits = model.logits(x if run.plain else fast.arranged(x))
         # out of inference mode, so that the tensors may enter graphs later

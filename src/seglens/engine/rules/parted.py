@@ -21,6 +21,7 @@ from seglens.engine.rules.cells import Memory
 from seglens.engine.rules.rescale import Rescale
 from seglens.engine.rules.tape import Rules, Tape
 from seglens.engine.rules.trace import Flow, Row, Trace
+from seglens.models.device import room
 from seglens.models.tiled import TiledModel
 
 if TYPE_CHECKING:
@@ -69,9 +70,14 @@ def parts(case: Case, rules: Rules) -> list[tuple[Box, Box | None]]:
     target, pixels = case.target, prod(case.shape)
     alone: list[tuple[Box, Box | None]] = [(target.box, None)]
     adds_up = not target.live and target.value != "dice"
-    if case.run.plain or not adds_up or isinstance(case.model, TiledModel) or pixels * GUESS <= case.run.memory:
+    if (
+        case.run.plain
+        or not adds_up
+        or isinstance(case.model, TiledModel)
+        or pixels * GUESS <= room(case.x.device, case.run)
+    ):
         return alone
-    most = SHARE * case.run.memory / _bytes(case, rules)
+    most = SHARE * room(case.x.device, case.run) / _bytes(case, rules)
     field = prod(s.stop - s.start for s in case.cheap_field)
     if field <= most or case.evaluator.reach is None:
         return alone

@@ -166,7 +166,7 @@ class Trace:
             MissingNeed: the layer answers nothing that comes from the input.
         """
         number, mark = self._mark(layer)
-        with guarded(self.case.model), fast.kept_memory(), torch.no_grad():
+        with guarded(self.case.model), fast.kept_memory(self.case.model), torch.no_grad():
             came = self.tape.back(self._entered(start), after=number).peek(mark.cell)
         self.case.run.cost.backwards += len(self.x)
         return mark.cell.empty().zero_() if came is None else came.clone()
@@ -181,7 +181,7 @@ class Trace:
     def _gone(self, memory: Memory, before: int | None, rows: bool) -> Flow:
         book = _Book(self.tape) if rows else None
         start = memory.total()
-        with guarded(self.case.model), fast.kept_memory(), torch.no_grad():
+        with guarded(self.case.model), fast.kept_memory(self.case.model), torch.no_grad():
             self.tape.back(memory, before=before, seen=None if book is None else book.write)
         self.case.run.cost.backwards += len(self.x)
         assert self.tape.source is not None
@@ -209,7 +209,7 @@ class Trace:
             return self.target(model.logits(x))
 
         run.check()
-        with guarded(self.case.model), fast.kept_memory():
+        with guarded(self.case.model), fast.kept_memory(self.case.model):
             out = tape.record(scored if self._scored else model.logits, part, layers)
         run.cost.forwards += len(x)
         return out
