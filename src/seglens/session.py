@@ -169,13 +169,13 @@ def explain(
             method=recipe, reference=reference, annotation=annotation, second_model=second_model, bank=opened,
         )  # fmt: skip
         answer = recipe.run(prepared(recipe, case))
-    seconds = time.perf_counter() - start
-    given = {
-        "annotation": _drawn(annotation, annotation_source),
-        "second_model": second_model.source if second_model else "",
-        "bank": "" if opened is None else str(opened.folder),
-    }
-    return answer.with_record(record(recipe, case, target, seconds, tile=tile, **given))
+        seconds = time.perf_counter() - start
+        given = {
+            "annotation": _drawn(annotation, annotation_source),
+            "second_model": second_model.source if second_model else "",
+            "bank": "" if opened is None else str(opened.folder),
+        }
+        return answer.with_record(record(recipe, case, target, seconds, tile=tile, **given))
 
 
 def explain_each(

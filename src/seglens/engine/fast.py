@@ -19,11 +19,13 @@ from torch.utils._pytree import tree_leaves
 from seglens.core.run import Run
 from seglens.models.blame import blaming
 from seglens.models.device import room
+from seglens.models.rest import forget
 from seglens.models.segmentation import SegmentationModel, quiet
 
 # Numbers of glibc's mallopt, and the values that it starts with or comes to by itself.
 TRIM_THRESHOLD, MMAP_MAX = -1, -4
-USUAL = {TRIM_THRESHOLD: 64 * 2**20, MMAP_MAX: 65536}
+KEPT = 64 * 2**20  # bytes that glibc keeps at most by itself: to ask for fewer again costs more than they are worth
+USUAL = {TRIM_THRESHOLD: KEPT, MMAP_MAX: 65536}
 CPU_PIXELS, CPU_LEAST = 2**20, 4  # pixels of a batch, and copies whatever their size; more only costs memory
 SHARE = 0.6  # of the memory that is allowed, for the tensors of a batch
 GPU_PIXELS = 2**22  # of a batch on CUDA, where small images wait for kernels to be started
@@ -76,7 +78,7 @@ def kept_memory(model: SegmentationModel) -> Iterator[None]:
             if _users == 0:
                 for number, value in USUAL.items():
                     libc.mallopt(number, value)
-                libc.malloc_trim(0)
+                give_back(KEPT)
 
 
 @contextmanager
@@ -87,16 +89,20 @@ def at_rest(model: SegmentationModel) -> Iterator[None]:
         ModelMismatch: the network itself failed.
     """
     with blaming(model), quiet(model.module), kept_memory(model):
+        forget(model.module)
         yield
 
 
 def give_back(most: float) -> None:
     """Return freed memory to the system where more than ``most`` bytes of it are kept: sizes change and leave gaps."""
     libc = _glibc()
-    if libc is not None and hasattr(libc, "mallinfo2"):
+    if libc is None:
+        return
+    if hasattr(libc, "mallinfo2"):
         libc.mallinfo2.restype = _Held
-        if libc.mallinfo2().free > most:
-            libc.malloc_trim(0)
+        if libc.mallinfo2().free <= most:
+            return
+    libc.malloc_trim(0)
 
 
 def arranged(x: Tensor) -> Tensor:

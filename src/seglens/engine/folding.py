@@ -22,6 +22,7 @@ from torch.overrides import TorchFunctionMode
 from seglens.engine.fast import kept_memory
 from seglens.engine.lighter import CONVOLUTIONS, TRANSPOSED, convolved, lighter
 from seglens.engine.plan import ALIKE
+from seglens.models.rest import remembered
 from seglens.models.segmentation import SegmentationModel, pick_output, quiet
 
 WEIGHTED = CONVOLUTIONS | TRANSPOSED
@@ -169,7 +170,7 @@ def lean(model: SegmentationModel, *keep: nn.Module) -> Iterator[None]:
         model: its weights may change between two uses.
         keep: layers whose answer somebody wants to see: what lies across their border is left as it is.
     """
-    pairs = _pairs(model)
+    pairs = remembered(model.module, "pairs", lambda: _pairs(model))
     free = [p for p in pairs or () if all(_apart(p, layer) for layer in keep)]
     with kept_memory(model), nullcontext() if pairs is None else Folded(free):
         yield

@@ -8,6 +8,7 @@ forward pass alone.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +17,9 @@ from torch.nn import functional as F
 
 CONVOLUTIONS = {torch.conv1d, torch.conv2d, torch.conv3d}
 TRANSPOSED = {torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d}
-DEVICES = ("cpu", "cuda")  # on which a convolution's backward pass is known to ask its input for the shape alone
+# Where a convolution's backward pass is known to ask its input for the shape alone, and how many values are worth it:
+# calling a small operation takes a GPU longer than computing it.
+DEVICES = {"cpu": 0, "cuda": 2**22}
 NAMES = ("stride", "padding", "dilation", "groups")
 OF_TRANSPOSED = ("stride", "padding", "output_padding", "groups", "dilation")
 
@@ -132,7 +135,12 @@ def lighter(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 
 def _wanted(x: Any) -> bool:
-    return torch.is_grad_enabled() and x.requires_grad and x.device.type in DEVICES and x.dtype is torch.float32
+    return (
+        torch.is_grad_enabled()
+        and x.requires_grad
+        and x.dtype is torch.float32
+        and x.numel() >= DEVICES.get(x.device.type, math.inf)
+    )
 
 
 def _each(value: Any, dims: int) -> list[int]:
