@@ -23,7 +23,7 @@ from seglens.engine.dirty_trace import Tracer
 from seglens.engine.folding import lean
 from seglens.engine.packing import NotApart, Packed
 from seglens.engine.perturb import Perturbations
-from seglens.engine.plan import ALIKE, Plan, Scored, plan
+from seglens.engine.plan import ALIKE, LARGE, Plan, Scored, plan
 from seglens.engine.plan import field as field_of
 from seglens.engine.reach import Reach, TileReach, find_reach, is_known
 from seglens.engine.replay import Replay
@@ -36,7 +36,6 @@ from seglens.models.tiled import TiledModel
 MANY = 24
 STEPS = 16  # at least so many batches, however small the image
 FEW = 8  # passes; for less, dirty rectangles are not thought about
-LARGE = 1024 * 1024  # pixels from which a crop pays even for one pass
 
 _SECONDS: dict[tuple[Any, ...], float] = {}
 
