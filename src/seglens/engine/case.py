@@ -280,7 +280,7 @@ class Case:
             raise BadParameter(
                 f"The fill {name} depends on what is covered.", fix="Use mean, blur, noise or a grey level."
             )
-        if without is None:
+        if without is None and name == "rest-mean":
             without = self.target.weights != 0
         return infill.fill(name, self.x, self.intake, generator=self.generator(), without=without)
 

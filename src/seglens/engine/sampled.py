@@ -22,8 +22,8 @@ from seglens.engine.folding import lean
 from seglens.engine.gradients import forward_backward, guarded
 from seglens.engine.optimise import BACKWARD
 from seglens.engine.perturb import Perturbations
-from seglens.engine.pieces import Piece, Pieces
-from seglens.engine.plan import ALIKE, LARGE
+from seglens.engine.pieces import Piece, Pieces, spread
+from seglens.engine.plan import ALIKE, LARGE, WORTH
 from seglens.engine.plan import field as field_of
 from seglens.engine.reach import is_known
 from seglens.engine.target import FrozenTarget
@@ -213,7 +213,8 @@ class Sampler:
         pixels = prod(self.shape)
         most = self._most if self.run.plain else min(self._most, self._room(pixels))
         # a reach that nobody has measured yet must save more than it costs
-        pays = count * len(self.evaluator.targets) >= MANY or pixels >= LARGE or most < pixels
+        pays = count * len(self.evaluator.targets) >= MANY or pixels >= LARGE
+        pays = most < pixels or (pays and spread(self.target) <= WORTH)
         known = "reach" in vars(self.evaluator)
         asks = not self.run.plain and (known or pays or is_known(self.model))
         reach = self.evaluator.reach if asks else None
