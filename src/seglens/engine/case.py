@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seglens.core.boxes import Box, at_box, whole
@@ -27,6 +27,7 @@ from seglens.engine.perturb import Covered, Perturbations
 from seglens.engine.rules import Flow, Rules, Trace
 from seglens.engine.sampled import Sampled, Sampler
 from seglens.engine.target import FrozenTarget
+from seglens.engine.together import together
 from seglens.engine.units import Units, make_units
 from seglens.models.intake import Intake
 from seglens.models.layers import default_layer, find_layer
@@ -168,9 +169,16 @@ class Case:
 
         Outside the :attr:`field` it is zero, and what lies there is not even looked at.
         """
-        if x is None and (found := self._opened()) is not None:
-            return found
+        if x is None:
+            if (shared := self._together(())) is not None:
+                return shared[0][1]
+            if (opened := self._opened()) is not None:
+                return opened
         return self.sampler.gradient(self.x if x is None else x)[0]
+
+    def _together(self, modules: tuple[nn.Module, ...]) -> list[tuple[Tensor, Tensor]] | None:
+        """Input or layers, and gradients there, from passes for all targets at once, where these are cheaper."""
+        return None if self.shared is None else together(self.shared, modules).at(self.target)
 
     def _opened(self) -> Tensor | None:
         """The gradient by the very pass that freezes the target, if nobody has made it yet and the image fits."""
@@ -205,6 +213,8 @@ class Case:
         The pass back looks at the :attr:`field` alone, where the layers' maps of it lie on those of the image.
         """
         modules = [find_layer(self.model, layer) for layer in layers]
+        if (shared := self._together(tuple(modules))) is not None:
+            return shared
         if self.clean.opens:
             return gradients.layer_gradients(self.model, modules, self.x, self.clean.score, self.run)
         clean = self.clean_at(layers) if self.clean.fresh else None

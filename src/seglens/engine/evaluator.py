@@ -77,6 +77,7 @@ class Evaluator:
         logits: its logits (1, K, *space).
         targets: everything that is asked of each copy; the first is the case's own.
         run: batch size, memory, progress, cancel.
+        shelf: what others keep here for all targets.
     """
 
     model: SegmentationModel
@@ -85,6 +86,7 @@ class Evaluator:
     targets: tuple[FrozenTarget, ...]
     run: Run
     _layout: tuning.Setting = dataclasses.field(default_factory=tuning.Setting)
+    shelf: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False)
     _first: First | None = None
     _local: bool = True
 

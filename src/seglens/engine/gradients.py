@@ -68,7 +68,7 @@ def forward_backward(model: SegmentationModel, x: Tensor, score: Score, run: Run
         # a clone, so that a network that starts with an in-place operation does not touch the leaf
         leaf = (x if run.plain else fast.arranged(x)).detach().clone().requires_grad_(True)
         scores = score(model.logits(leaf.clone()))
-        (gradient,) = _grads(scores.sum(), [leaf])
+        (gradient,) = derivatives(scores.sum(), [leaf])
     run.cost.forwards += len(x)
     run.cost.backwards += len(x)
     return scores.detach(), gradient
@@ -98,7 +98,7 @@ def layer_activations(
         taps = [stack.enter_context(tap(module)) for module in modules]
         logits = model.logits(fast.arranged(x))
     run.cost.forwards += len(x)
-    found = [_last(one, run) for one in taps]
+    found = [tapped(one, run) for one in taps]
     if seen is not None:
         seen(logits)
     return found
@@ -125,8 +125,8 @@ def layer_gradients(
         run.check()
         seen = [stack.enter_context(tap(module)) for module in modules]
         total = score(model.logits(fast.arranged(x.detach()))).sum()
-        activations = [_last(one, run) for one in seen]
-        found = _grads(total, activations)
+        activations = [tapped(one, run) for one in seen]
+        found = derivatives(total, activations)
     run.cost.forwards += len(x)
     run.cost.backwards += len(x)
     return [(activation.detach(), gradient) for activation, gradient in zip(activations, found, strict=True)]
@@ -173,7 +173,12 @@ def spare(x: Tensor, run: Run) -> float:
     return most if x[:, 0].numel() * SMALL > most else inf
 
 
-def _last(seen: Tap, run: Run) -> Tensor:
+def tapped(seen: Tap, run: Run) -> Tensor:
+    """The layer's last answer.
+
+    Raises:
+        MissingNeed: there is none.
+    """
     if not seen.calls:
         raise MissingNeed(
             "The network does not call this layer, or the layer returns no tensor.", fix="Choose another layer."
@@ -183,11 +188,12 @@ def _last(seen: Tap, run: Run) -> Tensor:
     return seen.calls[-1]
 
 
-def _grads(total: Tensor, of: Sequence[Tensor]) -> list[Tensor]:
+def derivatives(total: Tensor, of: Sequence[Tensor], *, keep: bool = False) -> list[Tensor]:
+    """Gradients of a number, zero where it does not depend on a tensor; ``keep`` leaves the graph for further ones."""
     if not total.requires_grad:
         # the score does not depend on them: a constant network, or a layer nobody listens to
         return [torch.zeros_like(one) for one in of]
-    found = torch.autograd.grad(total, of, allow_unused=True)
+    found = torch.autograd.grad(total, of, allow_unused=True, retain_graph=keep)
     return [torch.zeros_like(one) if g is None else g.detach() for one, g in zip(of, found, strict=True)]
 
 
