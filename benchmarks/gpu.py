@@ -31,7 +31,7 @@ from benchmarks.ours import ours
 from benchmarks.peers import PEERS, captum_occlusion
 from benchmarks.questions import Question, question
 from benchmarks.scenes import MANY, Scene
-from seglens.engine import cache, evaluator, folding, reach, sampled
+from seglens.engine import appetite, cache, evaluator, folding, reach
 from seglens.models.device import exact, free_cache, is_out_of_memory
 
 REPEATS = 5
@@ -127,7 +127,7 @@ def forwards(scene: Scene, clock: Clock) -> dict[str, float]:
 def forget() -> None:
     """As if nobody had asked before."""
     os.environ["SEGLENS_HOME"] = tempfile.mkdtemp(dir=os.environ["SEGLENS_BENCHMARK"])
-    for known in (reach._KNOWN, folding._found, sampled._BYTES, evaluator._SECONDS):
+    for known in (reach._KNOWN, folding._found, appetite._BYTES, evaluator._SECONDS):
         known.clear()
     cache.clear()
 

@@ -167,6 +167,7 @@ def explain(
         case = resolve(
             image, model, target, run,
             method=recipe, reference=reference, annotation=annotation, second_model=second_model, bank=opened,
+            later=True,
         )  # fmt: skip
         answer = recipe.run(prepared(recipe, case))
         seconds = time.perf_counter() - start
@@ -215,7 +216,7 @@ def explain_each(
             shared = Evaluator(model, first.x, first.logits, frozen, run)
             for target, one in zip(some, frozen, strict=True):
                 start = time.perf_counter()
-                case = replace(first, target=one, shared=shared)
+                case = first.about(one, shared=shared)
                 recipe.check(case)
                 answer = recipe.run(prepared(recipe, case))
                 seconds = time.perf_counter() - start

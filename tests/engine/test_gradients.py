@@ -17,10 +17,12 @@ from seglens.core.image import Image
 from seglens.core.run import Run
 from seglens.core.target import Object, Painted, Predicted, Target
 from seglens.engine import fast, sampled
+from seglens.engine.evaluator import MANY
 from seglens.engine.paths import Along, Drawn, Noisy, nodes
-from seglens.engine.pieces import Pieces
+from seglens.engine.pieces import Pieces, spread
 from seglens.engine.reach import find_reach
 from seglens.engine.resolve import resolve
+from seglens.models.nets.unet import UNet
 from seglens.models.segmentation import quiet
 from seglens.models.tiled import TiledModel
 from seglens.session import explain_many
@@ -365,3 +367,17 @@ def test_one_object_of_a_class_is_a_part_of_it():
     assert set(np.unique(case.target.region[case.target.box])) <= {False, True}
     with quiet(model.module):
         torch.testing.assert_close(case.gradient(), straight(case, sampled._Given(case.x))[0], rtol=0, atol=1e-6)
+
+
+def test_the_reach_is_not_measured_for_what_lies_all_over_the_image():
+    torch.manual_seed(99)
+    model = wrap(UNet(1, 2, (4, 6)).eval(), divisor=2)  # nobody has looked at it yet
+    everywhere, here = np.ones((150, 140), bool), np.zeros((150, 140), bool)
+    here[70:75, 50:56] = True
+    image = Image(np.random.default_rng(0).random((150, 140)).astype(np.float32), "YX")
+    for mask, measured in ((everywhere, False), (here, True)):
+        case = resolve(image, model, Target("cell", Painted(mask)), Run())
+        assert spread(case.target) == pytest.approx(1 if mask is everywhere else 1 / 9)
+        for _ in case.gradient_steps(Noisy.of(case.x, 0.1, MANY, seed=0)):
+            pass
+        assert ("reach" in vars(case.evaluator)) is measured

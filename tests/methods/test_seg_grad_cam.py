@@ -9,7 +9,7 @@ from captum.attr import LayerGradCam
 from torch.nn import functional as F
 
 from hand import Deep, context_image, small_image, wrap
-from seglens.core.errors import MissingNeed, UnknownName
+from seglens.core.errors import MissingNeed, ModelMismatch, UnknownName
 from seglens.core.target import Painted, Target
 from seglens.models.nets.unet import UNet
 from seglens.session import explain
@@ -105,8 +105,9 @@ def test_a_fault_of_the_network_is_not_swallowed_and_leaves_no_hook(method):
             return out
 
     module = Faulty()
-    with pytest.raises(IndexError, match="a fault of the network"):
+    with pytest.raises(ModelMismatch, match="a fault of the network") as caught:
         explain(method, small_image(), wrap(module), Target(1, region()))
+    assert isinstance(caught.value.__cause__, IndexError)
     assert not any(m._forward_hooks or m._backward_hooks or m._forward_pre_hooks for m in module.modules())
     assert all(p.grad is None and p.requires_grad for p in module.parameters())
 

@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seglens.core.boxes import Box, at_box, whole
-from seglens.core.errors import BadParameter
+from seglens.core.errors import BadParameter, OutOfMemory
 from seglens.core.image import Image
 from seglens.core.method import Artefact
 from seglens.core.param import FillName, UnitName
 from seglens.core.run import Run
 from seglens.engine import gradients, infill
+from seglens.engine.appetite import fits
+from seglens.engine.clean import Clean
 from seglens.engine.evaluator import Evaluator, LayerChange
 from seglens.engine.perturb import Covered, Perturbations
 from seglens.engine.rules import Flow, Rules, Trace
 from seglens.engine.sampled import Sampled, Sampler
 from seglens.engine.target import FrozenTarget
+from seglens.engine.together import together
 from seglens.engine.units import Units, make_units
 from seglens.models.intake import Intake
 from seglens.models.layers import default_layer, find_layer
@@ -41,11 +44,9 @@ class Case:
     Args:
         model: what is explained.
         image: the view that is explained; its axes are the model's (and channels).
-        target: class and region, frozen on the clean image.
+        clean: the clean input, its logits, and the target that is frozen on them.
         run: progress, cancel, seed.
         intake: the frozen normalisation.
-        x: clean input (1, C, *space) on the model's device.
-        logits: its logits (1, K, *space).
         reference: further images, for methods that compare.
         annotation: a mask that a person drew (*space).
         second: the same question to a second model.
@@ -56,17 +57,34 @@ class Case:
 
     model: SegmentationModel
     image: Image
-    target: FrozenTarget
+    clean: Clean
     run: Run
     intake: Intake
-    x: Tensor
-    logits: Tensor
     reference: tuple[Image, ...] = ()
     annotation: NDArray[Any] | None = None
     second: Case | None = None
     bank: FeatureBank | None = None
     artefact: Artefact | None = None
     shared: Evaluator | None = None
+
+    @property
+    def x(self) -> Tensor:
+        """Clean input (1, C, *space) on the model's device."""
+        return self.clean.x
+
+    @property
+    def logits(self) -> Tensor:
+        """Logits of the clean image (1, K, *space)."""
+        return self.clean.logits
+
+    @property
+    def target(self) -> FrozenTarget:
+        """Class and region, frozen on the clean image."""
+        return self.clean.target
+
+    def about(self, target: FrozenTarget, **changes: Any) -> Case:
+        """The same question about another target."""
+        return replace(self, clean=self.clean.about(target), **changes)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -151,7 +169,28 @@ class Case:
 
         Outside the :attr:`field` it is zero, and what lies there is not even looked at.
         """
+        if x is None:
+            if (shared := self._together(())) is not None:
+                return shared[0][1]
+            if (opened := self._opened()) is not None:
+                return opened
         return self.sampler.gradient(self.x if x is None else x)[0]
+
+    def _together(self, modules: tuple[nn.Module, ...]) -> list[tuple[Tensor, Tensor]] | None:
+        """Input or layers, and gradients there, from passes for all targets at once, where these are cheaper."""
+        return None if self.shared is None else together(self.shared, modules).at(self.target)
+
+    def _opened(self) -> Tensor | None:
+        """The gradient by the very pass that freezes the target, if nobody has made it yet and the image fits."""
+        if not self.clean.opens or not fits(self.model, self.shape, self.run):
+            return None
+        try:
+            with gradients.guarded(self.model):
+                _, found = gradients.forward_backward(self.model, self.x, self.clean.score, self.run)
+        except OutOfMemory:
+            return None  # it goes in pieces, then
+        self.run.engine.setdefault("gradients", []).append({"copies": 1, "batch": 1})
+        return found
 
     def backward(self, rules: Rules, x: Tensor | None = None) -> Flow:
         """What comes back to the input by other rules than the gradient's; see :mod:`seglens.engine.rules`."""
@@ -173,9 +212,15 @@ class Case:
 
         The pass back looks at the :attr:`field` alone, where the layers' maps of it lie on those of the image.
         """
-        modules, box = [find_layer(self.model, layer) for layer in layers], self.cheap_field
+        modules = [find_layer(self.model, layer) for layer in layers]
+        if (shared := self._together(tuple(modules))) is not None:
+            return shared
+        if self.clean.opens:
+            return gradients.layer_gradients(self.model, modules, self.x, self.clean.score, self.run)
+        clean = self.clean_at(layers) if self.clean.fresh else None
+        box = self.cheap_field
         if box != whole(self.shape):
-            clean = self.clean_at(layers)
+            clean = clean or self.clean_at(layers)
             part, at = self.model.within(box, self.shape), at_box(box)
             near = gradients.layer_gradients(part, modules, self.x[at], self.target.within(box), self.run)
             sizes = self.model.padded(self.shape), part.padded(tuple(s.stop - s.start for s in box))
@@ -194,7 +239,7 @@ class Case:
     def clean_at(self, layers: Sequence[str]) -> list[Tensor]:
         """What layers answer to the clean image, (1, K, *s) each, without gradients, in one forward pass."""
         modules = [find_layer(self.model, layer) for layer in layers]
-        return gradients.layer_activations(self.model, modules, self.x, self.run)
+        return gradients.layer_activations(self.model, modules, self.x, self.run, self.clean.see)
 
     def enlarged(self, values: Tensor) -> Tensor:
         """Maps of a layer (N, C, *s) at image size (N, C, *space); what the network padded is cut off."""
@@ -245,7 +290,7 @@ class Case:
             raise BadParameter(
                 f"The fill {name} depends on what is covered.", fix="Use mean, blur, noise or a grey level."
             )
-        if without is None:
+        if without is None and name == "rest-mean":
             without = self.target.weights != 0
         return infill.fill(name, self.x, self.intake, generator=self.generator(), without=without)
 

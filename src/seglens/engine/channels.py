@@ -14,10 +14,9 @@ from torch import Tensor
 from seglens.core.explanation import Figure, Kind, Layer, Table
 from seglens.core.method import Method
 from seglens.core.param import Layer as LayerName
-from seglens.engine import gradients
 from seglens.engine.case import Case
 from seglens.engine.perturb import Masks
-from seglens.models.layers import LayerInfo, find_layer, layers
+from seglens.models.layers import LayerInfo, layers
 from seglens.models.segmentation import SegmentationModel
 
 SHOWN = 20  # channels in table and figure
@@ -95,8 +94,7 @@ class ChannelMasks(Masks):
 
 def answers(case: Case, names: Sequence[str]) -> list[Tensor]:
     """What layers answer to the clean image, (1, K, *s) each, in one forward pass."""
-    modules = [find_layer(case.model, name) for name in names]
-    return gradients.layer_activations(case.model, modules, case.x, case.run)
+    return case.clean_at(names)
 
 
 def overlaps(case: Case, activation: Tensor, mask: NDArray[np.bool_]) -> tuple[Tensor, Tensor]:

@@ -22,12 +22,12 @@ class Depths(Case):
     Args:
         order: the layers in the order in which they will be asked for.
         seen: activations and gradients (1, K, *s) by layer, of the layers that were looked at together.
-        clean: the same without gradients, of methods that ask for none.
+        answered: the same without gradients, of methods that ask for none.
     """
 
     order: tuple[LayerInfo, ...] = ()
     seen: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    clean: dict[str, Tensor] = field(default_factory=dict)
+    answered: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def of(cls, case: Case, order: Sequence[LayerInfo]) -> Depths:
@@ -46,11 +46,11 @@ class Depths(Case):
         """As a case's; in one forward pass for all that come next and fit."""
         if layer in self.seen:
             return self.seen[layer][0]
-        if layer not in self.clean:
-            self.clean.clear()
+        if layer not in self.answered:
+            self.answered.clear()
             names = self._next(layer)
-            self.clean.update(zip(names, self.clean_at(names), strict=True))
-        return self.clean[layer]
+            self.answered.update(zip(names, self.clean_at(names), strict=True))
+        return self.answered[layer]
 
     def _next(self, layer: str) -> list[str]:
         names = [info.name for info in self.order]

@@ -23,7 +23,7 @@ from seglens.engine.dirty_trace import Tracer
 from seglens.engine.folding import lean
 from seglens.engine.packing import NotApart, Packed
 from seglens.engine.perturb import Perturbations
-from seglens.engine.plan import ALIKE, Plan, Scored, plan
+from seglens.engine.plan import ALIKE, LARGE, Plan, Scored, plan
 from seglens.engine.plan import field as field_of
 from seglens.engine.reach import Reach, TileReach, find_reach, is_known
 from seglens.engine.replay import Replay
@@ -37,7 +37,6 @@ MANY = 24
 STEPS = 16  # at least so many batches, however small the image
 LEAST = {"cuda": 32}  # copies of a batch, as far as they fit: they take no longer than a few
 FEW = 8  # passes; for less, dirty rectangles are not thought about
-LARGE = 1024 * 1024  # pixels from which a crop pays even for one pass
 
 _SECONDS: dict[tuple[Any, ...], float] = {}
 
@@ -79,6 +78,7 @@ class Evaluator:
         logits: its logits (1, K, *space).
         targets: everything that is asked of each copy; the first is the case's own.
         run: batch size, memory, progress, cancel.
+        shelf: what others keep here for all targets.
     """
 
     model: SegmentationModel
@@ -87,6 +87,7 @@ class Evaluator:
     targets: tuple[FrozenTarget, ...]
     run: Run
     _layout: tuning.Setting = dataclasses.field(default_factory=tuning.Setting)
+    shelf: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False)
     _first: First | None = None
     _local: bool = True
 

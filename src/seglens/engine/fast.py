@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cache
+from math import inf
 from typing import Any
 
 import torch
@@ -95,7 +96,7 @@ def at_rest(model: SegmentationModel) -> Iterator[None]:
 
 def give_back(most: float) -> None:
     """Return freed memory to the system where more than ``most`` bytes of it are kept: sizes change and leave gaps."""
-    libc = _glibc()
+    libc = None if most == inf else _glibc()
     if libc is None:
         return
     if hasattr(libc, "mallinfo2"):

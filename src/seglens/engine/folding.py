@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from math import inf
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -94,9 +95,10 @@ class Pair:
 class Folded(TorchFunctionMode):
     """Convolutions of pairs compute what their batch norm would make of their answer."""
 
-    def __init__(self, pairs: list[Pair]) -> None:
+    def __init__(self, pairs: list[Pair], spare: float = inf) -> None:
         """Fold the weights."""
         super().__init__()
+        self._spare = spare
         self._pairs = {id(p.weight): (p, *p.folded) for p in pairs}
         self._last: tuple[Tensor, Tensor | None] | None = None
 
@@ -115,9 +117,9 @@ class Folded(TorchFunctionMode):
         found = self._pairs.get(id(args[1]))
         bias = kwargs.pop("bias", None) if len(args) < 3 else args[2]
         if found is None:
-            return convolved(func, args[0], args[1], bias, args[3:], kwargs)
+            return convolved(func, args[0], args[1], bias, args[3:], kwargs, self._spare)
         pair, weight, bias = found
-        out = convolved(func, args[0], weight, bias, args[3:], kwargs)
+        out = convolved(func, args[0], weight, bias, args[3:], kwargs, self._spare)
         self._last = (out, pair.norm.running_mean)
         return out
 
@@ -161,7 +163,7 @@ _found: WeakKeyDictionary[nn.Module, list[Pair] | None] = WeakKeyDictionary()
 
 
 @contextmanager
-def lean(model: SegmentationModel, *keep: nn.Module) -> Iterator[None]:
+def lean(model: SegmentationModel, *keep: nn.Module, spare: float = inf) -> Iterator[None]:
     """Memory kept between layers and batch norms folded, for whoever calls the network in this thread.
 
     Where the network would answer differently it is left as it is.
@@ -169,10 +171,11 @@ def lean(model: SegmentationModel, *keep: nn.Module) -> Iterator[None]:
     Args:
         model: its weights may change between two uses.
         keep: layers whose answer somebody wants to see: what lies across their border is left as it is.
+        spare: bytes of freed memory that a pass back and forth may keep; beyond, it is given back to the system.
     """
     pairs = remembered(model.module, "pairs", lambda: _pairs(model))
     free = [p for p in pairs or () if all(_apart(p, layer) for layer in keep)]
-    with kept_memory(model), nullcontext() if pairs is None else Folded(free):
+    with kept_memory(model), nullcontext() if pairs is None else Folded(free, spare):
         yield
 
 

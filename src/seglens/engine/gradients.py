@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 import torch
@@ -17,9 +18,11 @@ from seglens.engine import fast
 from seglens.engine.evaluator import no_memory
 from seglens.engine.folding import lean
 from seglens.engine.plan import ALIKE
-from seglens.models.device import free_cache, is_out_of_memory
+from seglens.models.device import free_cache, is_out_of_memory, room
 from seglens.models.segmentation import SegmentationModel
 
+SMALL = 1024  # bytes per pixel that a pass usually takes at most
+SPARE = 0.25  # of the memory that is allowed: freed memory that is kept, as giving it back and forth costs time
 Score = Callable[[Tensor], Tensor]
 Sizes = tuple[int, ...]
 
@@ -60,12 +63,12 @@ def forward_backward(model: SegmentationModel, x: Tensor, score: Score, run: Run
     Every gradient of an input comes through here: what makes a pass cheaper without changing its answer belongs here.
     ``run.plain`` takes no part in it.
     """
-    with fast.kept_memory(model) if run.plain else lean(model), torch.enable_grad():
+    with _leanly(model, (), x, run), torch.enable_grad():
         run.check()
         # a clone, so that a network that starts with an in-place operation does not touch the leaf
         leaf = (x if run.plain else fast.arranged(x)).detach().clone().requires_grad_(True)
         scores = score(model.logits(leaf.clone()))
-        (gradient,) = _grads(scores.sum(), [leaf])
+        (gradient,) = derivatives(scores.sum(), [leaf])
     run.cost.forwards += len(x)
     run.cost.backwards += len(x)
     return scores.detach(), gradient
@@ -81,14 +84,24 @@ def layer_activation(model: SegmentationModel, module: nn.Module, x: Tensor, run
     return layer_activations(model, [module], x, run)[0]
 
 
-def layer_activations(model: SegmentationModel, modules: Sequence[nn.Module], x: Tensor, run: Run) -> list[Tensor]:
-    """The same for several layers in one pass."""
+def layer_activations(
+    model: SegmentationModel,
+    modules: Sequence[nn.Module],
+    x: Tensor,
+    run: Run,
+    seen: Callable[[Tensor], None] | None = None,
+) -> list[Tensor]:
+    """The same for several layers in one pass; ``seen`` is told the network's logits (N, K, *space)."""
     run.check()
-    with guarded(model), _leanly(model, modules, run), torch.no_grad(), ExitStack() as stack:
-        seen = [stack.enter_context(tap(module)) for module in modules]
-        model.logits(fast.arranged(x))
+    with guarded(model), _leanly(model, modules, x, run), torch.no_grad(), ExitStack() as stack:
+        run.check()  # the first time, the network was looked at for what can be folded
+        taps = [stack.enter_context(tap(module)) for module in modules]
+        logits = model.logits(fast.arranged(x))
     run.cost.forwards += len(x)
-    return [_last(one, run) for one in seen]
+    found = [tapped(one, run) for one in taps]
+    if seen is not None:
+        seen(logits)
+    return found
 
 
 def layer_gradient(
@@ -108,11 +121,12 @@ def layer_gradients(
 ) -> list[tuple[Tensor, Tensor]]:
     """The same for several layers, in one forward and one backward pass; it goes back to the first of them."""
     run.check()
-    with guarded(model), _leanly(model, modules, run), torch.enable_grad(), ExitStack() as stack:
+    with guarded(model), _leanly(model, modules, x, run), torch.enable_grad(), ExitStack() as stack:
+        run.check()
         seen = [stack.enter_context(tap(module)) for module in modules]
         total = score(model.logits(fast.arranged(x.detach()))).sum()
-        activations = [_last(one, run) for one in seen]
-        found = _grads(total, activations)
+        activations = [tapped(one, run) for one in seen]
+        found = derivatives(total, activations)
     run.cost.forwards += len(x)
     run.cost.backwards += len(x)
     return [(activation.detach(), gradient) for activation, gradient in zip(activations, found, strict=True)]
@@ -147,11 +161,26 @@ def placed(near: tuple[Tensor, Tensor], activation: Tensor, box: Box, full: Size
     return out if alike and int(counts.sum()) == int((gradient != 0).sum()) else None
 
 
-def _leanly(model: SegmentationModel, modules: Sequence[nn.Module], run: Run) -> AbstractContextManager[None]:
-    return fast.kept_memory(model) if run.plain else lean(model, *modules)
+def _leanly(
+    model: SegmentationModel, modules: Sequence[nn.Module], x: Tensor, run: Run
+) -> AbstractContextManager[None]:
+    return fast.kept_memory(model) if run.plain else lean(model, *modules, spare=spare(x, run))
 
 
-def _last(seen: Tap, run: Run) -> Tensor:
+def spare(x: Tensor, run: Run) -> float:
+    """Bytes of freed memory that a pass of an input (N, C, *space) may keep; looking takes time, so only large ones."""
+    if x.device.type != "cpu":
+        return inf
+    most = SPARE * room(x.device, run)
+    return most if x[:, 0].numel() * SMALL > most else inf
+
+
+def tapped(seen: Tap, run: Run) -> Tensor:
+    """The layer's last answer.
+
+    Raises:
+        MissingNeed: there is none.
+    """
     if not seen.calls:
         raise MissingNeed(
             "The network does not call this layer, or the layer returns no tensor.", fix="Choose another layer."
@@ -161,11 +190,12 @@ def _last(seen: Tap, run: Run) -> Tensor:
     return seen.calls[-1]
 
 
-def _grads(total: Tensor, of: Sequence[Tensor]) -> list[Tensor]:
+def derivatives(total: Tensor, of: Sequence[Tensor], *, keep: bool = False) -> list[Tensor]:
+    """Gradients of a number, zero where it does not depend on a tensor; ``keep`` leaves the graph for further ones."""
     if not total.requires_grad:
         # the score does not depend on them: a constant network, or a layer nobody listens to
         return [torch.zeros_like(one) for one in of]
-    found = torch.autograd.grad(total, of, allow_unused=True)
+    found = torch.autograd.grad(total, of, allow_unused=True, retain_graph=keep)
     return [torch.zeros_like(one) if g is None else g.detach() for one, g in zip(of, found, strict=True)]
 
 

@@ -8,12 +8,14 @@ forward pass alone.
 
 from __future__ import annotations
 
-import math
+from math import inf
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from seglens.engine.fast import give_back
 
 CONVOLUTIONS = {torch.conv1d, torch.conv2d, torch.conv3d}
 TRANSPOSED = {torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d}
@@ -46,16 +48,18 @@ class Shape(NamedTuple):
 
 class _Convolution(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, *how: Any) -> Tensor:
-        ctx.of, ctx.weight, ctx.how = Shape.of(x), weight, how
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, spare: float, *how: Any) -> Tensor:
+        give_back(spare)
+        ctx.of, ctx.weight, ctx.spare, ctx.how = Shape.of(x), weight, spare, how
         ctx.biases = None if bias is None else [bias.numel()]
         return torch.convolution(x, weight, bias, *how)
 
     @staticmethod
     def backward(ctx: Any, came: Tensor) -> Any:
+        give_back(ctx.spare)
         only = [True, False, False]
         given, *_ = aten.convolution_backward(came, ctx.of.empty(), ctx.weight, ctx.biases, *ctx.how, only)
-        return (given, *(None,) * (2 + len(ctx.how)))
+        return (given, *(None,) * (3 + len(ctx.how)))
 
 
 class _Rectifier(torch.autograd.Function):
@@ -87,18 +91,25 @@ class _MaxPool(torch.autograd.Function):
         return (back(came, ctx.of.empty(), *ctx.how, ctx.where.long()), *(None,) * len(ctx.how))
 
 
-def convolved(func: Any, x: Tensor, weight: Tensor, bias: Tensor | None, rest: tuple[Any, ...], more: Any) -> Tensor:
-    """A convolution, transposed or not, of torch's function and its further arguments as they were given."""
+def convolved(
+    func: Any, x: Tensor, weight: Tensor, bias: Tensor | None, rest: tuple[Any, ...], more: Any, spare: float = inf
+) -> Tensor:
+    """A convolution, transposed or not, of torch's function and its further arguments as they were given.
+
+    Of freed memory at most ``spare`` bytes are kept for what comes next.
+    """
+    if not _wanted(x) or weight.requires_grad or x.ndim != weight.ndim:
+        return func(x, weight, bias, *rest, **more)  # type: ignore[no-any-return]
     names = NAMES if func in CONVOLUTIONS else OF_TRANSPOSED
     given = {"stride": 1, "padding": 0, "output_padding": 0, "groups": 1, "dilation": 1}
     given |= dict(zip(names, rest, strict=False)) | more
-    if not _wanted(x) or weight.requires_grad or x.ndim != weight.ndim or isinstance(given["padding"], str):
-        return func(x, weight, bias, *rest, **more)  # type: ignore[no-any-return]
+    if isinstance(given["padding"], str):
+        return func(x, weight, bias, *rest, **more)
     stride, padding, dilation, outer = (
         _each(given[name], x.ndim - 2) for name in ("stride", "padding", "dilation", "output_padding")
     )
     how = (stride, padding, dilation, func in TRANSPOSED, outer, given["groups"])
-    return _Convolution.apply(x, weight, bias, *how)  # type: ignore[no-any-return, no-untyped-call]
+    return _Convolution.apply(x, weight, bias, spare, *how)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def rectified(func: Any, x: Tensor, inplace: bool = False) -> Tensor:
@@ -139,7 +150,7 @@ def _wanted(x: Any) -> bool:
         torch.is_grad_enabled()
         and x.requires_grad
         and x.dtype is torch.float32
-        and x.numel() >= DEVICES.get(x.device.type, math.inf)
+        and x.numel() >= DEVICES.get(x.device.type, inf)
     )
 
 

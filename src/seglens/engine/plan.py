@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from seglens.engine.dirty import Rectangles
 
 ALIKE = 1e-5  # of the largest logit: what rounding may do, and no more
+LARGE = 1024 * 1024  # pixels from which a crop pays even for one pass
 WORTH = 0.8  # a crop of more than this share of the image is not worth its check
 
 
@@ -93,10 +94,15 @@ def field(
     targets: Sequence[FrozenTarget], shape: tuple[int, ...], reach: Reach | TileReach | None, divisor: int = 1
 ) -> Box:
     """The part of the image on which the targets can depend, grown to keep the network's alignment."""
+    return seen(around([t.box for t in targets]), shape, reach, divisor)
+
+
+def seen(box: Box, shape: tuple[int, ...], reach: Reach | TileReach | None, divisor: int = 1) -> Box:
+    """The part of the image that a box of the output depends on; all of it where a crop would save too little."""
     everything = whole(shape)
     if reach is None:
         return everything
-    box = reach.aligned(reach.needed(around([t.box for t in targets]), shape), shape, divisor)
+    box = reach.aligned(reach.needed(box, shape), shape, divisor)
     return box if prod(s.stop - s.start for s in box) <= WORTH * prod(shape) else everything
 
 

@@ -14,12 +14,9 @@ from seglens.core.image import Image
 from seglens.core.method import Method, Need
 from seglens.core.run import Run
 from seglens.core.target import Painted, Target
-from seglens.engine import fast
 from seglens.engine.case import Case
-from seglens.engine.folding import lean
+from seglens.engine.clean import Clean
 from seglens.engine.gradients import guarded
-from seglens.engine.target import freeze
-from seglens.models.blame import blaming
 from seglens.models.intake import check_fits, fit_intake, read_plain
 from seglens.models.segmentation import SegmentationModel
 
@@ -40,6 +37,7 @@ def resolve(
     annotation: NDArray[Any] | None = None,
     second_model: SegmentationModel | None = None,
     bank: FeatureBank | None = None,
+    later: bool = False,
 ) -> Case:
     """Check a question and freeze its target on the clean image (one forward pass).
 
@@ -50,6 +48,7 @@ def resolve(
         run: progress, cancel, seed.
         method: the method that will ask; its needs are checked.
         reference, annotation, second_model, bank: what some methods need.
+        later: leave the pass to whoever first asks the case for what it tells; its errors come then.
 
     Raises:
         ImageMismatch: the image does not fit the model, is constant, or holds NaN.
@@ -67,22 +66,18 @@ def resolve(
     intake = fit_intake(image, model.spec)
     pixels = intake.to_input(read_plain(image, model.spec))
     run.check()
-    with guarded(model), blaming(model):
+    with guarded(model):
         x = torch.from_numpy(pixels).unsqueeze(0).to(model.device)
-        with torch.inference_mode(), fast.kept_memory(model) if run.plain else lean(model):
-            run.check()  # the first time, the network was looked at for what can be folded
-            logits = model.logits(x if run.plain else fast.arranged(x))
-        # out of inference mode, so that the tensors may enter graphs later
-        x, logits = x.clone(), logits.clone()
-    run.cost.forwards += 1
-    frozen = freeze(target, logits, model.spec)
-    second = None
+    clean, second = Clean(model, x, target, run), None
     if second_model is not None:
         # the same pixels: the second model may draw the class elsewhere, or know no class of that name
+        frozen = clean.target
         named = frozen.name if frozen.name in [c.name for c in second_model.spec.classes] else None
         region = Painted(frozen.weights.cpu().numpy())
         second = resolve(image, second_model, replace(target, of_class=named, region=region), run)
-    case = Case(model, image, frozen, run, intake, x, logits, reference, annotation, second, bank)
+    case = Case(model, image, clean, run, intake, reference, annotation, second, bank)
+    if not later:
+        _ = clean.target
     if method is not None:
         method.check(case)
     return case

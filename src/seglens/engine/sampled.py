@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,27 +16,21 @@ from torch import Tensor
 
 from seglens.core.boxes import Box, around, at_box, moved, whole
 from seglens.engine import fast
-from seglens.engine.evaluator import LARGE, MANY, Evaluator, no_memory
+from seglens.engine.appetite import GUESS, Under, back_and_forth
+from seglens.engine.evaluator import MANY, Evaluator, no_memory
 from seglens.engine.folding import lean
 from seglens.engine.gradients import forward_backward, guarded
 from seglens.engine.optimise import BACKWARD
 from seglens.engine.perturb import Perturbations
-from seglens.engine.pieces import Piece, Pieces
-from seglens.engine.plan import ALIKE
+from seglens.engine.pieces import Piece, Pieces, spread
+from seglens.engine.plan import ALIKE, LARGE, WORTH
 from seglens.engine.plan import field as field_of
 from seglens.engine.reach import is_known
 from seglens.engine.target import FrozenTarget
 from seglens.models.device import free_cache, is_out_of_memory, room
-from seglens.models.tiled import TiledModel
 
 STEPS = 8  # at least so many batches, so that progress is seen and a stop is heard; CUDA is done before that matters
 PIXELS = {"cpu": 2**19, "cuda": fast.GPU_PIXELS}  # of a batch; more only costs memory
-PROBE = {2: 64, 3: 32}  # side of the picture on which memory is measured
-GUESS = 8192  # bytes per pixel that hardly any network needs; where these fit, nothing is measured
-
-Under = Callable[[], AbstractContextManager[Any]]
-
-_BYTES: dict[tuple[Any, ...], float] = {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,7 +213,8 @@ class Sampler:
         pixels = prod(self.shape)
         most = self._most if self.run.plain else min(self._most, self._room(pixels))
         # a reach that nobody has measured yet must save more than it costs
-        pays = count * len(self.evaluator.targets) >= MANY or pixels >= LARGE or most < pixels
+        pays = count * len(self.evaluator.targets) >= MANY or pixels >= LARGE
+        pays = most < pixels or (pays and spread(self.target) <= WORTH)
         known = "reach" in vars(self.evaluator)
         asks = not self.run.plain and (known or pays or is_known(self.model))
         reach = self.evaluator.reach if asks else None
@@ -238,27 +233,9 @@ class Sampler:
     def _room(self, wanted: int) -> float:
         """How many of the pixels that are wanted may go through at once."""
         most = fast.SHARE * room(self.model.device, self.run)
-        return wanted if wanted * GUESS <= most else min(wanted, most / self._bytes)
-
-    @property
-    def _bytes(self) -> float:
-        """Bytes per pixel that a forward and a backward pass take at most, measured once on a small picture."""
-        model, spec, run = self.model, self.model.spec, self.run
-        key = (model.fingerprint(), model.variant, model.device.type, self.under is nullcontext)
-        if key not in _BYTES:
-            base, more = model, 1.0
-            if isinstance(model, TiledModel):
-                base, read = model.whole, sum(prod(_sizes(t.read)) for t in model.grid(self.shape))
-                more = read / prod(self.shape)
-            side = max(PROBE[spec.ndim], 2 * spec.divisor, spec.min_size)
-            sides = spec.size or (-(-side // spec.divisor) * spec.divisor,) * spec.ndim
-            x = torch.zeros(1, len(spec.channels), *sides, device=model.device)
-            with lean(base):
-                pass  # looking for what can be folded takes memory of its own, once
-            with fast.Peak() as peak, self.under():
-                forward_backward(base, x, lambda logits: logits.flatten(1).sum(1), run)
-            _BYTES[key] = more * peak.bytes / prod(sides)
-        return _BYTES[key]
+        if wanted * GUESS <= most:
+            return wanted
+        return min(wanted, most / back_and_forth(self.model, self.shape, self.run, self.under))
 
     def _smaller(self, error: BaseException, pieces: list[Piece], size: int) -> tuple[list[Piece], int]:
         """After memory ran out: fewer copies at a time, then smaller pieces."""

@@ -32,7 +32,7 @@ class Standing(Case):
 
     def turned(self, target: FrozenTarget, run: Run, annotation: NDArray[Any] | None = None) -> Standing:
         """The same about another target, in another run; what is kept stays kept."""
-        return replace(self, target=target, run=run, annotation=annotation)
+        return replace(self, clean=self.clean.about(target), run=run, annotation=annotation)
 
     def clean_at(self, layers: Sequence[str]) -> list[Tensor]:
         """As a case's, but a layer is looked at once."""

@@ -49,6 +49,12 @@ def test_reasons_with_a_model():
     assert asking.why_not(session, "explain") == words.PICK_METHOD
     question.method = "occlusion"
     assert asking.why_not(session, "explain") == ""
+    # what cannot run on a model of two classes, and what cannot be given in the viewer
+    question.method = "neural-backed-tree"
+    assert asking.why_not(session, "explain").startswith("SegNBDT needs 3 classes or more")
+    question.method = "cross-model-cam"
+    assert asking.why_not(session, "explain") == words.NEEDS["second model"]
+    question.method = "occlusion"
     question.region = "object"
     assert asking.why_not(session, "explain") == words.PICK_SPOT
     question.region = "border"

@@ -302,7 +302,9 @@ def test_picking_an_object_never_paints(drive):
     assert question.spot is None
     click(d.viewer, (-5, 80))
     assert question.spot is None
+    assert d.say() == " ".join(words.OUTSIDE)
     click(d.viewer, (64, 80))
+    assert d.say() == ""
     assert question.spot == (64, 80)
     assert mine.mode == "paint"
     assert not mine.data.any()

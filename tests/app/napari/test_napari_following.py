@@ -194,6 +194,7 @@ def test_what_cannot_be_asked_is_said_and_clicks_go_on(follow):
     before = list(Told.asked)
     Press(d, (500, 2)).release()
     settle(d)
+    assert d.say() == " ".join(words.OUTSIDE)
     Press(d, (32, 40), modifiers=("Shift",)).release()
     settle(d)
     assert Told.asked in (before, [*before, before[-1]])
@@ -249,8 +250,11 @@ def test_the_image_is_looked_at_before_the_first_click(drive):
     d.session.question.region = "point"
     d.session.question.method = "vanilla-gradient"
     d.wait(lambda: d.dock.estimator._job is None)
+    assert d.dock.footer.state.text() == words.PICK_SPOT
     d.dock.explain.target.follow.click()
     settle(d)
+    # the button that is greyed out now is not what to press
+    assert d.dock.footer.state.text() == words.CLICK_SPOT
     assert model.module.passes > 0
     live = d.dock.follower._live
     click(d, (30, 40))

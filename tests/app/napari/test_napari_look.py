@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from napari.utils.theme import get_theme
 from qtpy.QtCore import QPoint
+from qtpy.QtWidgets import QCheckBox, QSizePolicy, QWidget
 from viewer_help import blobs, make_model
 
 from seglens.app.napari import colours, look
@@ -92,3 +93,29 @@ def test_a_hidden_layer_of_ours_goes_without_ending_the_program(tmp_path):
     own = os.environ | {"NAPARI_CONFIG": str(tmp_path / "napari.yaml")}
     done = subprocess.run([sys.executable, str(script)], check=False, capture_output=True, text=True, env=own)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_texts_without_room_end_with_an_ellipsis(qtbot):
+    holder = QWidget()
+    layout = look.column(holder)
+    box, check, short = look.combo(), QCheckBox("chosen by the silhouette of its clusters"), look.combo()
+    check.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+    box.addItem("guided backpropagation of everything")
+    short.addItem("mean")
+    for one in (box, check, short):
+        layout.addWidget(one)
+    look.calm(holder)
+    holder.resize(160, 100)
+    qtbot.addWidget(holder)
+    holder.show()
+    guard = next(x for x in holder.children() if isinstance(x, look.Shorten))
+    assert guard._paint(box)
+    assert guard._paint(check)
+    # a text that fits is Qt's own affair
+    assert not guard._paint(short)
+    holder.resize(600, 100)
+    qtbot.waitUntil(lambda: box.width() > 500)
+    assert not guard._paint(box)
+    assert not guard._paint(check)
+    # the words themselves stay whole
+    assert box.currentText() == "guided backpropagation of everything"

@@ -105,7 +105,7 @@ def test_the_tooltip_tells_first_what_it_does_then_what_it_needs(listed):
     assert lines[0].startswith("By family, found by typing")
     assert lines[1:] == [words.FAMILIES["perturbation"], words.NEEDS["annotation"], words.NEEDS["training"]]
     after = kind("Copy", fidelity=Fidelity.AFTER, cite="somebody2020")
-    assert "after somebody2020" in method_list.hint(after)
+    assert "after Somebody 2020" in method_list.hint(after)
 
 
 def test_search_and_list_by_keyboard(drive):

@@ -105,6 +105,9 @@ def _why_not_explain(session: ViewerSession) -> str:
     question = session.question
     if not question.method:
         return words.PICK_METHOD
+    lacking = _lacks(session)
+    if lacking:
+        return lacking
     region = question.border_of if question.region == "border" else question.region
     if region in ("object", "point") and question.spot is None:
         return words.PICK_SPOT
@@ -113,6 +116,17 @@ def _why_not_explain(session: ViewerSession) -> str:
     if needs_labels(session) and not isinstance(session.layer(question.annotation_id), Labels):
         return words.PICK_LABELS
     return words.PICK_BANK if needs_bank(session) and not question.bank else ""
+
+
+def _lacks(session: ViewerSession) -> str:
+    """What the chosen method asks for that this model does not have, or that cannot be given here."""
+    kind, model = _kind(session), session.model
+    if kind is None or model.spec is None:
+        return ""
+    unfit = kind.unfit(model.spec, getattr(model.loaded, "layered", True))
+    if unfit is not None:
+        return f"{kind.title} {unfit[0]}."
+    return next((words.NEEDS[str(n)] for n in (Need.REFERENCE, Need.SECOND_MODEL) if n in kind.needs), "")
 
 
 def needs_labels(session: ViewerSession) -> bool:

@@ -127,6 +127,7 @@ class SegLensDock(QWidget):
     def _follow(self, on: bool) -> None:
         # what a click takes is seen, and estimating would get in its way
         self._rest_estimator()
+        self.footer.set_clicks(on)
         if on:
             self.follower.warm()
         else:

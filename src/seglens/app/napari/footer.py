@@ -64,6 +64,7 @@ class Footer(QWidget):
         super().__init__()
         self._session = session
         self._job = "segment"
+        self._clicks = False
         self.banner = Banner()
         self.state = QLabel()
         self.state.setObjectName("state")
@@ -98,6 +99,11 @@ class Footer(QWidget):
         self._job = job
         self.refresh()
 
+    def set_clicks(self, on: bool) -> None:
+        """Say whether clicks in the image ask by themselves."""
+        self._clicks = on
+        self.refresh()
+
     def refresh(self, _event: object = None) -> None:
         """Show the state of things."""
         status = self._session.status
@@ -113,6 +119,8 @@ class Footer(QWidget):
 
     def _show_idle(self) -> None:
         why = asking.why_not(self._session, self._job)
+        if why == words.PICK_SPOT and self._clicks:
+            why = words.CLICK_SPOT
         self.state.setText(why or words.READY)
         self.state.setProperty("ready", not why)
         look.tone(self.state, "muted" if why else "good")

@@ -3,7 +3,6 @@
 # mypy: allow-subclassing-any
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from math import floor, log10
 from typing import Any
@@ -86,7 +85,7 @@ class Field(QWidget):
         native.setMinimumWidth(60)
         if parameter.optional and parameter.param.source is None and not parameter.choices:
             # a check box cannot wrap, and the dock is narrow
-            self._open = QCheckBox(textwrap.shorten(parameter.param.empty, 24, placeholder="…"))
+            self._open = QCheckBox(parameter.param.empty)
             self._open.setToolTip(f"{parameter.param.help} Left open: {parameter.param.empty}.")
             self._open.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
             self._open.setMinimumWidth(60)

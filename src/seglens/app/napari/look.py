@@ -12,6 +12,7 @@ from qtpy.QtCore import QEvent, QObject, Qt
 from qtpy.QtGui import QColor, QIcon, QPainter, QPixmap, QResizeEvent
 from qtpy.QtWidgets import (
     QAbstractSpinBox,
+    QCheckBox,
     QComboBox,
     QFormLayout,
     QFrame,
@@ -22,6 +23,10 @@ from qtpy.QtWidgets import (
     QPushButton,
     QScrollArea,
     QSizePolicy,
+    QStyle,
+    QStyleOptionButton,
+    QStyleOptionComboBox,
+    QStylePainter,
     QToolButton,
     QVBoxLayout,
     QWidget,
@@ -46,12 +51,51 @@ class NoWheel(QObject):
         return False
 
 
+class Shorten(QObject):
+    """Ends the text of boxes with an ellipsis where there is no room for all of it: Qt cuts letters in two."""
+
+    def eventFilter(self, thing: QObject | None, event: QEvent | None) -> bool:  # noqa: N802 - Qt's name
+        """Paint a box whose text does not fit."""
+        painted = event is not None and event.type() == QEvent.Type.Paint
+        return painted and isinstance(thing, QComboBox | QCheckBox) and self._paint(thing)
+
+    def _paint(self, box: QComboBox | QCheckBox) -> bool:
+        style = box.style()
+        if style is None:
+            return False
+        option: Any
+        if isinstance(box, QComboBox):
+            option, text = QStyleOptionComboBox(), "currentText"
+            box.initStyleOption(option)
+            place = QStyle.SubControl.SC_ComboBoxEditField
+            room = style.subControlRect(QStyle.ComplexControl.CC_ComboBox, option, place, box).width() - 2
+        else:
+            option, text = QStyleOptionButton(), "text"
+            box.initStyleOption(option)
+            room = style.subElementRect(QStyle.SubElement.SE_CheckBoxContents, option, box).width()
+        whole = getattr(option, text)
+        told = option.fontMetrics.elidedText(whole, Qt.TextElideMode.ElideRight, room)
+        if told == whole:
+            return False
+        setattr(option, text, told)
+        painter = QStylePainter(box)
+        if isinstance(box, QComboBox):
+            painter.drawComplexControl(QStyle.ComplexControl.CC_ComboBox, option)
+            painter.drawControl(QStyle.ControlElement.CE_ComboBoxLabel, option)
+        else:
+            painter.drawControl(QStyle.ControlElement.CE_CheckBox, option)
+        return True
+
+
 def calm(widget: QWidget) -> None:
-    """Protect all boxes inside a widget from the wheel, and let them shrink to the dock."""
+    """Protect all boxes inside a widget from the wheel, and let them and their texts shrink to the dock."""
     guard = NoWheel(widget)
     for box in [*widget.findChildren(QAbstractSpinBox), *widget.findChildren(QComboBox)]:
         box.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         box.installEventFilter(guard)
+    shorten = Shorten(widget)
+    for one in [*widget.findChildren(QComboBox), *widget.findChildren(QCheckBox)]:
+        one.installEventFilter(shorten)
 
 
 def combo(tooltip: str = "") -> QComboBox:

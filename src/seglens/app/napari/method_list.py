@@ -3,6 +3,7 @@
 # mypy: allow-subclassing-any
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from qtpy.QtCore import Qt, Signal
@@ -145,7 +146,9 @@ def rank(kind: type[Method], wanted: str) -> int | None:
 
 def about(kind: type[Method]) -> str:
     """What a method does, in its first line, and how near it is to its paper."""
-    note = words.FIDELITY.get(str(kind.fidelity), "").format(kind.cite)
+    # couteaux2019 is for the list of references
+    cited = re.sub(r"^([a-z]+)(\d{4})", lambda key: f"{key[1].capitalize()} {key[2]}", kind.cite)
+    note = words.FIDELITY.get(str(kind.fidelity), "").format(cited)
     return f"{kind.summary()} {note}".strip()
 
 

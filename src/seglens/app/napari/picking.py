@@ -108,10 +108,15 @@ class Picker(QObject):
     def _dragged(self, viewer: Any, event: Any) -> Generator[None, None, None]:
         camera = viewer.scene.camera
         before, camera.mouse_pan = camera.mouse_pan, False
+        inside = False
         try:
             while True:
                 held = event.type in ("mouse_press", "mouse_move")
-                if self.take(tuple(float(n) for n in event.position)) or not held:
+                told = event.type == "mouse_press"
+                taken = self.take(tuple(float(n) for n in event.position), told=told)
+                inside = inside or taken
+                # letting go outside ends what began inside
+                if taken or (inside and not held):
                     self.pointed.emit(held)
                 if not held:
                     return
@@ -119,8 +124,12 @@ class Picker(QObject):
         finally:
             camera.mouse_pan = before
 
-    def take(self, world: tuple[float, ...]) -> bool:
+    def take(self, world: tuple[float, ...], *, told: bool = True) -> bool:
         """Use a position; outside the image nothing happens but a hint.
+
+        Args:
+            world: the position.
+            told: whether the hint is given; a pointer that is dragged out and in again needs none.
 
         Returns:
             Whether it is inside.
@@ -129,8 +138,12 @@ class Picker(QObject):
         if layer is None or viewer is None:
             return False
         if adapt.pixel_at(layer, world) is None:
-            viewer.status = "That is outside the image."
+            if told:
+                self._session.say(*words.OUTSIDE, level="warning")
             return False
+        message = self._session.status.message
+        if message is not None and message.what == words.OUTSIDE[0]:
+            self._session.say("")
         self._session.question.spot = world
         self._mark(world)
         if not self.stays:

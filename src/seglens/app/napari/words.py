@@ -26,6 +26,8 @@ MODEL_UNTRUSTED = "This model needs your trust first."
 PICK_OUTPUT = "Tick at least one output."
 PICK_METHOD = "Choose a method."
 PICK_SPOT = "Press “Pick” and click in the image."
+CLICK_SPOT = "Click in the image."
+OUTSIDE = ("That is outside the image.", "Click inside it.")
 PICK_LABELS = "Choose the Labels layer that the method asks for."
 PICK_BANK = "Open or build the feature bank that the method asks for."
 PAINT_FIRST = "Press “New target layer” and paint what to explain."
@@ -78,7 +80,7 @@ NEEDS = {
     "reference": "Needs reference images: on the command line or from Python.",
     "annotation": "Needs a Labels layer of yours.",
     "training": "Trains a small network first, once; then it is quick.",
-    "second model": "Needs a second model: from Python.",
+    "second model": "Needs a second model: on the command line or from Python.",
     "dropout": "Needs a network that was trained with dropout.",
     "bank": "Needs a feature bank: choose or build one below the list.",
 }

@@ -6,7 +6,6 @@ Guided backpropagation cuts off what is negative on the way, and is no such sum.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -32,6 +31,8 @@ SHARE = 0.9  # of the memory that is allowed; a record is nearly all that a pass
 SIDE = 64
 PAIR = 2.1  # records of DeepLift, which makes two, and what its way back takes beside them
 
+Part = tuple[Box, Box] | tuple[None, None]
+
 
 def summed(
     case: Case, rules: Rules, baseline: Tensor | None = None, *, rows: bool = False
@@ -54,7 +55,7 @@ def summed(
     for done, (part, box) in enumerate(boxes):
         if len(boxes) > 1:
             case.run.progress(done, len(boxes), "parts of the region")
-        asked = case if box is None else replace(case, target=case.target.part(part))
+        asked = case if part is None else case.about(case.target.part(part))
         trace = Trace(asked, rules, box=box)
         if baseline is not None:
             start += trace.compare(baseline)
@@ -65,21 +66,18 @@ def summed(
     return flow, trace, start
 
 
-def parts(case: Case, rules: Rules) -> list[tuple[Box, Box | None]]:
-    """Boxes of the region, and the crop that each sees; all of it and ``None`` where that fits, or cannot be helped."""
-    target, pixels = case.target, prod(case.shape)
-    alone: list[tuple[Box, Box | None]] = [(target.box, None)]
-    adds_up = not target.live and target.value != "dice"
-    if (
-        case.run.plain
-        or not adds_up
-        or isinstance(case.model, TiledModel)
-        or pixels * GUESS <= room(case.x.device, case.run)
-    ):
+def parts(case: Case, rules: Rules) -> list[Part]:
+    """Boxes of the region, and the crop that each sees; ``None`` of both where all fits, or cannot be helped."""
+    pixels, memory = prod(case.shape), room(case.x.device, case.run)
+    alone: list[Part] = [(None, None)]
+    if case.run.plain or isinstance(case.model, TiledModel) or pixels * GUESS <= memory:
         return alone
-    most = SHARE * room(case.x.device, case.run) / _bytes(case, rules)
+    most = SHARE * memory / _bytes(case, rules)
+    if pixels <= most:
+        return alone
+    target = case.target
     field = prod(s.stop - s.start for s in case.cheap_field)
-    if field <= most or case.evaluator.reach is None:
+    if target.live or target.value == "dice" or field <= most or case.evaluator.reach is None:
         return alone
     found = Pieces(target, case.shape, case.evaluator.reach, case.model.spec.divisor).fitting(most)
     if len(found) < 2:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seglens.core.boxes import Box, at_box
+from seglens.core.boxes import Box, at_box, whole
 from seglens.core.errors import MissingNeed
 from seglens.core.explanation import Table
 from seglens.engine import fast
@@ -20,6 +20,7 @@ from seglens.engine.rules.relevance import Relevance
 from seglens.engine.rules.rescale import Rescale, pair
 from seglens.engine.rules.steps import Mark, Step
 from seglens.engine.rules.tape import Rules, Tape
+from seglens.engine.target import FrozenTarget
 
 if TYPE_CHECKING:
     from seglens.engine.case import Case
@@ -112,15 +113,22 @@ class Trace:
         """Run the network once."""
         self.case, self.rules = case, rules
         self.x = case.x if x is None else x
-        self.box = case.cheap_field if box is None else box
-        self.target = case.target.within(self.box)
+        opens = x is None and box is None and case.clean.opens
+        self.box = box or (whole(case.shape) if opens else case.cheap_field)
         self._model = case.model.within(self.box, case.shape)
         self._scored = isinstance(rules, Rescale)
         self.tape = Tape(rules, case.run)
-        out = self._record(self.tape, self.x)
+        out = self._record(self.tape, self.x, opens=opens)
         self.logits = None if self._scored else out
+        if opens and not self._scored:
+            case.clean.see(out)
         if self.x[at_box(self.box)].shape != self.x.shape:
             case.run.engine["crop"] = [[s.start, s.stop] for s in self.box]
+
+    @property
+    def target(self) -> FrozenTarget:
+        """The case's, as it is asked of the logits of the box."""
+        return self.case.target.within(self.box)
 
     def compare(self, baseline: Tensor) -> float:
         """Record the network on a baseline (N, C, *space) beside, as DeepLift needs it; see :func:`pair`.
@@ -200,13 +208,14 @@ class Trace:
         out[self.box] = full[tuple(slice(0, n) for n in sizes)]
         return out
 
-    def _record(self, tape: Tape, x: Tensor) -> Tensor:
+    def _record(self, tape: Tape, x: Tensor, *, opens: bool = False) -> Tensor:
         model, run = self._model, self.case.run
         part = fast.arranged(x[at_box(self.box)].detach().clone())
         layers: nn.Module | None = model.module if model.layered else None
 
         def scored(x: Tensor) -> Tensor:
-            return self.target(model.logits(x))
+            logits = model.logits(x)
+            return self.case.clean.score(logits) if opens else self.target(logits)
 
         run.check()
         with guarded(self.case.model), fast.kept_memory(self.case.model):

@@ -117,7 +117,7 @@ def cases(case: Case, which: str) -> dict[str, Case]:
             continue
         if (case.labels == index).any():
             told = Target(one.name, Predicted(), case.target.value, "mean" if case.target.mean else "sum")
-            made[one.name] = replace(case, target=freeze(told, case.logits, spec, case.labels), shared=None)
+            made[one.name] = case.about(freeze(told, case.logits, spec, case.labels), shared=None)
         else:
             missing.append(one.name)
     if missing:

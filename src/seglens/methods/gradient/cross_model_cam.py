@@ -75,7 +75,7 @@ class CrossModelCAM(LayerMethod):
         if case.second is None:
             raise MissingNeed(f"{self.title} compares two models, and one was given.", fix="Add a second model.")
         index = case.second.model.spec.class_index(self.second_class or case.target.name)
-        return replace(case.second, target=replace(case.second.target, index=index, weights=case.target.weights))
+        return case.second.about(replace(case.second.target, index=index, weights=case.target.weights))
 
     def _cam(self, case: Case, wanted: str | None) -> tuple[NDArray[np.float32], str, tuple[int, ...]]:
         name = case.layer(wanted)

@@ -15,6 +15,7 @@ from seglens.core.errors import MissingNeed
 from seglens.core.image import Image
 from seglens.engine.case import Case
 from seglens.engine.channels import stages
+from seglens.engine.clean import Clean
 from seglens.engine.printed_rules import Prototype, Rows, RuleSet
 from seglens.models.intake import fit_intake, read_plain
 
@@ -59,7 +60,7 @@ def also(case: Case, image: Image) -> Case:
     """The same case about a reference: only its pixels and what the network draws there may be asked for."""
     intake = fit_intake(image, case.model.spec)
     x = torch.from_numpy(intake.to_input(read_plain(image, case.model.spec)))[None].to(case.x)
-    return replace(case, image=image, intake=intake, x=x, logits=case.forward(x).clone())
+    return replace(case, image=image, intake=intake, clean=Clean(case.model, x, case.clean.asked, case.run))
 
 
 def last_layer(case: Case, wanted: str | None) -> str:
