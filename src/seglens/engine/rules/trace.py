@@ -137,7 +137,7 @@ class Trace:
             The target's number on the baseline.
         """
         beside = Tape(self.rules, self.case.run)
-        score = self._record(beside, baseline)
+        score = self._record(beside, baseline, named=False)
         pair(self.tape, beside)
         return float(score.mean())
 
@@ -208,10 +208,10 @@ class Trace:
         out[self.box] = full[tuple(slice(0, n) for n in sizes)]
         return out
 
-    def _record(self, tape: Tape, x: Tensor, *, opens: bool = False) -> Tensor:
+    def _record(self, tape: Tape, x: Tensor, *, opens: bool = False, named: bool = True) -> Tensor:
         model, run = self._model, self.case.run
         part = fast.arranged(x[at_box(self.box)].detach().clone())
-        layers: nn.Module | None = model.module if model.layered else None
+        layers: nn.Module | None = model.module if named and model.layered else None
 
         def scored(x: Tensor) -> Tensor:
             logits = model.logits(x)
