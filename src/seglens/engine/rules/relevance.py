@@ -42,13 +42,20 @@ from seglens.engine.rules.moves import (
     stretched_back,
 )
 from seglens.engine.rules.spread import attention_mask, attention_scale
-from seglens.engine.rules.steps import Rule, Slot, Step
-from seglens.engine.rules.tape import Tape
+from seglens.engine.rules.steps import Rule, Slot, Step, names
+from seglens.engine.rules.tape import POSITIVE, Tape
 
 Kind = Literal["zero", "epsilon", "gamma", "z-plus", "alpha-beta", "flat", "box"]
 GATES = frozenset(("sigmoid", "hardsigmoid", "_softmax"))
 SOFT = frozenset(("logsumexp", "logaddexp"))
 PRODUCTS = frozenset(("mul", "div", "mm", "bmm"))
+ABOVE = frozenset(("relu", "sigmoid", "hardsigmoid", "_softmax", "exp", "softplus", "abs", "square"))
+# What these answer is nowhere below zero where nothing that they read is.
+KEEPING_SIGN = names(
+    "cat clone _to_copy max_pool1d_with_indices max_pool2d_with_indices max_pool3d_with_indices avg_pool2d avg_pool3d "
+    "_adaptive_avg_pool2d _adaptive_avg_pool3d upsample_nearest2d upsample_nearest3d upsample_bilinear2d "
+    "upsample_trilinear3d replication_pad2d replication_pad3d"
+)
 STILL_INPUT = COPIES | MIXES | SUMS | {"mul", "div", "neg"}
 KEEPING = STILL_INPUT | CURVES
 
@@ -86,7 +93,8 @@ class Relevance:
         first = _tag(step, tape)
         if weighted.is_weighted(step):
             kind = self.conv if step.name in weighted.CONVOLUTIONS else self.dense
-            return self._weights(self.first if first and self.first else kind)
+            unsigned = tape.tagged(POSITIVE, step.reads[0].cell)
+            return self._weights(self.first if first and self.first else kind, unsigned)
         if step.name in weighted.NORMS:
             return Rule("constants", self._norm, inputs=self.exact_norms, answers=(1, 2))
         name = "by size" if self.by_size else "in proportion"
@@ -104,11 +112,11 @@ class Relevance:
         """Normalisations go into the convolution before them."""
         weighted.fold(tape, lambda _: True)
 
-    def _weights(self, kind: Kind) -> Rule:
+    def _weights(self, kind: Kind, unsigned: bool) -> Rule:
         answers = (0,) if kind in ("zero", "epsilon") else ()
-        return Rule(kind, lambda step, came: self._share(kind, step, one(came)), inputs=True, answers=answers)
+        return Rule(kind, lambda step, came: self._share(kind, step, one(came), unsigned), inputs=True, answers=answers)
 
-    def _share(self, kind: Kind, step: Step, r: Tensor) -> Gave:
+    def _share(self, kind: Kind, step: Step, r: Tensor, unsigned: bool) -> Gave:
         """The rule of an operation with weights; what a normalisation does afterwards counts as its own."""
         op, after = weighted.weighted(step), weighted.folded_affine(step)
         x, w, b, scale = op.x.tensor(), op.weight, op.bias, None
@@ -128,7 +136,7 @@ class Relevance:
         if kind == "gamma":
             b = None if b is None else b + self.gamma * b.clamp(min=0)
             return [(op.x, part.shared([(x, w + self.gamma * w.clamp(min=0))], b))]
-        below = None if float(x.amin()) >= 0 else x.clamp(max=0)
+        below = None if unsigned or float(x.amin()) >= 0 else x.clamp(max=0)
         above = x if below is None else x.clamp(min=0)
         up, down = w.clamp(min=0), w.clamp(max=0)
         positive = part.shared(_pairs((above, up), (below, down)), None if b is None else b.clamp(min=0), 1)
@@ -277,6 +285,9 @@ def _tag(step: Step, tape: Tape) -> bool:
         step.tags += ("input",)
     if step.name in GATES or (gate and step.name in KEEPING):
         step.tags += ("gate",)
+    kept = step.name in KEEPING_SIGN and not step.constants and all(tape.tagged(POSITIVE, s.cell) for s in step.reads)
+    if step.name in ABOVE or kept:
+        step.tags += (POSITIVE,)
     return raw
 
 

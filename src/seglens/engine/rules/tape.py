@@ -32,6 +32,7 @@ SHAPES = names(
 )
 EMPTY = frozenset(["empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"])
 ATTENDING = (nn.MultiheadAttention, nn.TransformerEncoder, nn.TransformerEncoderLayer)
+POSITIVE = "positive"  # the tag of what is nowhere below zero
 WHOLE = "network"  # the name of a module that is no part of another
 BLIND = names("set_ set_data resize_ resize_as_ _resize_output_ swap_ view_as_complex view_as_real")
 
@@ -98,9 +99,9 @@ class Tape:
         self.rules.finish(self)
         return out
 
-    def tagged(self, tag: str, cell: Cell) -> bool:
+    def tagged(self, tag: str, cell: Cell | None) -> bool:
         """Whether a tensor lies where something was tagged."""
-        return cell.store in self.tags.get(tag, ())
+        return cell is not None and cell.store in self.tags.get(tag, ())
 
     def reach(self, t: Tensor) -> None:
         """From here on this memory holds something of the input."""
@@ -244,6 +245,8 @@ class Tape:
             self._unwritten.discard(cell.store)
             for tag in step.tags:
                 self.tags.setdefault(tag, set()).add(cell.store)
+            if POSITIVE not in step.tags or not cell.whole:  # what is left of a piece of memory may be anything
+                self.tags.get(POSITIVE, set()).discard(cell.store)
             outs.append(Slot(cell, form(t) if number in keep else None))
         step.answers = tuple(outs)
         for slot in (*step.slots, *step.answers):

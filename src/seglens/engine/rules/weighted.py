@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -124,15 +125,25 @@ class Affine:
     """What a normalisation does to its input, its statistics taken as constants: times factor, plus shift.
 
     Args:
-        factor, shift: stretch to the input.
+        factor: stretches to the input.
         fixed: the same for every sample: statistics that were learnt, not measured.
-        sign: of the factor, per channel (K,).
+        shifts, signs: make what few ask for.
     """
 
     factor: Tensor
-    shift: Tensor
     fixed: bool
-    sign: Tensor
+    shifts: Callable[[], Tensor]
+    signs: Callable[[], Tensor]
+
+    @cached_property
+    def shift(self) -> Tensor:
+        """Stretches to the input."""
+        return self.shifts()
+
+    @cached_property
+    def sign(self) -> Tensor:
+        """Of the factor, per channel (K,)."""
+        return self.signs()
 
 
 def is_fixed(step: Step) -> bool:
@@ -173,10 +184,12 @@ def _joined(mean: Any, deviation: Any, weight: Any, bias: Any, *, fixed: bool, s
     elif shape is not None:
         weight = weight.reshape(shape)
     factor = weight * deviation
-    shift = -mean * factor
-    if bias is not None:
-        shift = shift + (bias if shape is None else bias.reshape(shape))
-    return Affine(factor, shift, fixed, weight.sign().flatten())
+
+    def shifts() -> Tensor:
+        shift = -mean * factor
+        return torch.as_tensor(shift if bias is None else shift + (bias if shape is None else bias.reshape(shape)))
+
+    return Affine(factor, fixed, shifts, lambda: torch.as_tensor(weight.sign().flatten()))
 
 
 def fold(tape: Tape, which: Callable[[Step], bool]) -> None:
@@ -211,5 +224,8 @@ def folded_affine(step: Step) -> Affine | None:
     # instance norm sees samples as channels
     per = samples if found.factor.numel() == samples * channels else 1
     shape = (per, channels, *(1,) * len(space))
-    sign = found.sign.expand(channels) if found.sign.numel() == 1 else found.sign.reshape(-1, channels)[0]
-    return Affine(found.factor.reshape(shape), found.shift.reshape(shape), found.fixed, sign)
+
+    def signs() -> Tensor:
+        return found.sign.expand(channels) if found.sign.numel() == 1 else found.sign.reshape(-1, channels)[0]
+
+    return Affine(found.factor.reshape(shape), found.fixed, lambda: found.shift.reshape(shape), signs)
