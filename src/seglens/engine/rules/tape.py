@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial
+from math import inf
 from typing import Any, Protocol
 
 import torch
@@ -21,7 +22,8 @@ from torch.overrides import TorchFunctionMode
 
 from seglens.core.errors import NoRule
 from seglens.core.run import Run
-from seglens.engine.fast import Watching
+from seglens.engine.fast import Watching, give_back, spare
+from seglens.engine.lighter import pads_nothing
 from seglens.engine.rules.cells import Cell, Memory
 from seglens.engine.rules.steps import Mark, Rule, Slot, Step, all_of, names, no_rule
 
@@ -70,6 +72,7 @@ class Tape:
         self._kept: dict[int, list[Slot]] = {}
         self._alive: dict[int, StorageWeakRef] = {}
         self._inside: list[tuple[str, int]] = [("", 0)]
+        self._spare = inf
         self._calls: Counter[str] = Counter()
         self.source: Cell | None = None
         self.answer: Cell | None = None
@@ -86,7 +89,7 @@ class Tape:
             NoRule: something was computed that torch does not tell of.
             Cancelled: within one operation of the request.
         """
-        self.source = Cell.of(x)
+        self.source, self._spare = Cell.of(x), spare(x, self.run)
         self.reach(x)
         self.tags["input"] = {_store(x)}
         with torch.no_grad(), _Plain(), _named(layers, self), _Seeing(self):
@@ -124,6 +127,7 @@ class Tape:
         if _is_view(func):
             return func(*args, **kwargs)
         step = self._step(name, args, kwargs, written)
+        give_back(self._spare)
         out = func(*args, **kwargs)
         made = all_of(Tensor, out)
         if not written and {_store(t) for t in made} <= {_store(t) for t in tensors}:
@@ -174,6 +178,7 @@ class Tape:
                 continue
             if step.rule is None:
                 raise no_rule(step.name, step.layer)
+            give_back(self._spare)
             gave = step.rule.back(step, came)
             for slot, values in gave:
                 if slot.cell is not None:
@@ -274,10 +279,11 @@ class _Seeing(Watching):
 
 
 class _Plain(TorchFunctionMode):
-    """Does nothing; but while it is there, torch's attention takes no fast path of one closed operation."""
+    """While it is there, torch's attention takes no fast path of one closed operation; a pad by nothing is left out."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        return args[0] if pads_nothing(func, args, kwargs) else func(*args, **kwargs)
 
 
 @contextmanager
