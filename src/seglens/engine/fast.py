@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import sys
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cache
 from math import inf
@@ -28,6 +29,8 @@ TRIM_THRESHOLD, MMAP_MAX = -1, -4
 KEPT = 64 * 2**20  # bytes that glibc keeps at most by itself: to ask for fewer again costs more than they are worth
 USUAL = {TRIM_THRESHOLD: KEPT, MMAP_MAX: 65536}
 CPU_PIXELS, CPU_LEAST = 2**20, 4  # pixels of a batch, and copies whatever their size; more only costs memory
+SMALL = 1024  # bytes per pixel that a pass usually takes at most
+SPARE = 0.25  # of the memory that is allowed: freed memory that is kept, as giving it back and forth costs time
 SHARE = 0.6  # of the memory that is allowed, for the tensors of a batch
 GPU_PIXELS = 2**22  # of a batch on CUDA, where small images wait for kernels to be started
 MOST = {"cpu": 64, "cuda": 256, "mps": 64}
@@ -104,6 +107,24 @@ def give_back(most: float) -> None:
         if libc.mallinfo2().free <= most:
             return
     libc.malloc_trim(0)
+
+
+def spare(x: Tensor, run: Run) -> float:
+    """Bytes of freed memory that a pass of an input (N, C, *space) may keep; looking takes time, so only large ones."""
+    if x.device.type != "cpu":
+        return inf
+    most = SPARE * room(x.device, run)
+    return most if x[:, 0].numel() * SMALL > most else inf
+
+
+def blank(size: Sequence[int], stride: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A tensor for its shape and layout alone, of zeros that nobody is to touch: on a CPU it takes no memory."""
+    room = 1 + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
+    if device.type != "cpu" or 0 in size:
+        return torch.empty_strided(size, stride, dtype=dtype, device=device)
+    # pages of the system's that are never written do not exist; those of the heap would push others further up
+    memory = mmap.mmap(-1, room * dtype.itemsize)
+    return torch.frombuffer(memory, dtype=dtype).as_strided(size, stride)
 
 
 def arranged(x: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from seglens.engine.fast import kept_memory
-from seglens.engine.lighter import CONVOLUTIONS, TRANSPOSED, convolved, lighter
+from seglens.engine.lighter import CONVOLUTIONS, TRANSPOSED, convolved, lighter, pads_nothing
 from seglens.engine.plan import ALIKE
 from seglens.models.rest import remembered
 from seglens.models.segmentation import SegmentationModel, pick_output, quiet
@@ -105,7 +105,7 @@ class Folded(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the operation, or what stands for it."""
         kwargs = kwargs or {}
-        if func is F.pad and not any(args[1] if len(args) > 1 else kwargs["pad"]):
+        if pads_nothing(func, args, kwargs):
             return args[0]
         if func is F.batch_norm and self._last is not None:
             norm, (out, mean) = Norm(*args, **kwargs), self._last

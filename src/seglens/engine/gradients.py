@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
-from math import inf
 from typing import Any
 
 import torch
@@ -18,11 +17,9 @@ from seglens.engine import fast
 from seglens.engine.evaluator import no_memory
 from seglens.engine.folding import lean
 from seglens.engine.plan import ALIKE
-from seglens.models.device import free_cache, is_out_of_memory, room
+from seglens.models.device import free_cache, is_out_of_memory
 from seglens.models.segmentation import SegmentationModel
 
-SMALL = 1024  # bytes per pixel that a pass usually takes at most
-SPARE = 0.25  # of the memory that is allowed: freed memory that is kept, as giving it back and forth costs time
 Score = Callable[[Tensor], Tensor]
 Sizes = tuple[int, ...]
 
@@ -164,15 +161,7 @@ def placed(near: tuple[Tensor, Tensor], activation: Tensor, box: Box, full: Size
 def _leanly(
     model: SegmentationModel, modules: Sequence[nn.Module], x: Tensor, run: Run
 ) -> AbstractContextManager[None]:
-    return fast.kept_memory(model) if run.plain else lean(model, *modules, spare=spare(x, run))
-
-
-def spare(x: Tensor, run: Run) -> float:
-    """Bytes of freed memory that a pass of an input (N, C, *space) may keep; looking takes time, so only large ones."""
-    if x.device.type != "cpu":
-        return inf
-    most = SPARE * room(x.device, run)
-    return most if x[:, 0].numel() * SMALL > most else inf
+    return fast.kept_memory(model) if run.plain else lean(model, *modules, spare=fast.spare(x, run))
 
 
 def tapped(seen: Tap, run: Run) -> Tensor:

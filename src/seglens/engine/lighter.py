@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from seglens.engine.fast import give_back
+from seglens.engine.fast import blank, give_back
 
 CONVOLUTIONS = {torch.conv1d, torch.conv2d, torch.conv3d}
 TRANSPOSED = {torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d}
@@ -43,7 +43,7 @@ class Shape(NamedTuple):
 
     def empty(self) -> Tensor:
         """A tensor like it, whatever its values: memory that nobody touches."""
-        return torch.empty_strided(self.size, self.stride, dtype=self.dtype, device=self.device)
+        return blank(*self)
 
 
 class _Convolution(torch.autograd.Function):
@@ -135,6 +135,11 @@ IN_PLACE = {torch.relu_, Tensor.relu_}
 POOLS = {F.max_pool2d: 2, torch.max_pool2d: 2, F.max_pool3d: 3, torch.max_pool3d: 3}
 LIGHTER: dict[Any, Any] = dict.fromkeys((F.relu, torch.relu, Tensor.relu, *IN_PLACE), rectified)
 LIGHTER |= dict.fromkeys(POOLS, pooled)
+
+
+def pads_nothing(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether an operation only copies, as a U-Net does that pads its skip connections to sizes that fit already."""
+    return func is F.pad and bool(args) and not any(args[1] if len(args) > 1 else kwargs["pad"])
 
 
 def lighter(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -21,7 +21,7 @@ from seglens.core.boxes import Box, at_box, common, whole
 from seglens.engine import fast
 from seglens.engine.appetite import fits
 from seglens.engine.folding import lean
-from seglens.engine.gradients import derivatives, guarded, spare, tap, tapped
+from seglens.engine.gradients import derivatives, guarded, tap, tapped
 from seglens.engine.optimise import BACKWARD
 from seglens.engine.plan import ALIKE, seen
 from seglens.engine.target import FrozenTarget
@@ -100,7 +100,7 @@ class Together:
     def _record(self) -> tuple[list[Tensor], Tensor]:
         """The input or the layers' answers, and the logits that follow from them, as one graph."""
         model, run = self.engine.model, self.engine.run
-        with guarded(model), lean(model, *self.modules, spare=spare(self.engine.x, run)), torch.enable_grad():
+        with guarded(model), lean(model, *self.modules, spare=fast.spare(self.engine.x, run)), torch.enable_grad():
             run.check()
             leaf = fast.arranged(self.engine.x).detach().clone().requires_grad_(not self.modules)
             with ExitStack() as stack:

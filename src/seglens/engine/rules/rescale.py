@@ -55,7 +55,7 @@ class Rescale:
             fixed = alone and not (step.name == "div" and _moves(step.args[1]))
             return TIMES if fixed else PRODUCT
         if step.name in weighted.NORMS:
-            return NORMALISED
+            return FIXED if weighted.is_fixed(step) else NORMALISED
         if step.name in HIGHEST | LOWEST:
             return WINNER
         if step.name in MIXES or step.name == "neg":
@@ -226,6 +226,7 @@ TIMES = Rule("gradient", plain)
 PRODUCT = Rule("product", _product, inputs=True)
 RECTIFIED = Rule("rescale", _rectified, inputs=True)
 CURVED = Rule("rescale", _curved, inputs=True, answers=(0,))
+FIXED = Rule("gradient", _normalised)
 NORMALISED = Rule("product", _normalised, inputs=True, answers=(1, 2))
 WINNER = Rule("rescale", _winner, inputs=True, answers=(0,))
 OTHERS = {

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from seglens.core.errors import NoRule
+from seglens.engine.fast import blank
 from seglens.engine.rules.cells import Cell
 
 Thing = TypeVar("Thing")
@@ -37,7 +38,7 @@ class Slot:
         if self.value is not None:
             return self.value
         assert self.cell is not None  # what does not come from the input is always kept
-        return self.cell.empty()
+        return blank(self.cell.size, self.cell.stride, self.cell.dtype, self.cell.device)
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial
+from math import inf
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -21,7 +22,8 @@ from torch.overrides import TorchFunctionMode
 
 from seglens.core.errors import NoRule
 from seglens.core.run import Run
-from seglens.engine.fast import Watching
+from seglens.engine.fast import Watching, give_back, spare
+from seglens.engine.lighter import pads_nothing
 from seglens.engine.rules.cells import Cell, Memory
 from seglens.engine.rules.steps import Mark, Rule, Slot, Step, all_of, names, no_rule
 
@@ -31,7 +33,6 @@ SHAPES = names(
     "new_zeros new_ones new_full bernoulli sym_size sym_stride sym_numel"
 )
 EMPTY = frozenset(["empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"])
-ATTENDING = (nn.MultiheadAttention, nn.TransformerEncoder, nn.TransformerEncoderLayer)
 POSITIVE = "positive"  # the tag of what is nowhere below zero
 WHOLE = "network"  # the name of a module that is no part of another
 BLIND = names("set_ set_data resize_ resize_as_ _resize_output_ swap_ view_as_complex view_as_real")
@@ -72,6 +73,7 @@ class Tape:
         self._kept: dict[int, list[Slot]] = {}
         self._alive: dict[int, StorageWeakRef] = {}
         self._inside: list[tuple[str, int]] = [("", 0)]
+        self._spare = inf
         self._calls: Counter[str] = Counter()
         self._left: tuple[Tensor | None, Cell | None] = (None, None)  # the last layer's answer
         self.source: Cell | None = None
@@ -89,10 +91,10 @@ class Tape:
             NoRule: something was computed that torch does not tell of.
             Cancelled: within one operation of the request.
         """
-        self.source = Cell.of(x)
+        self.source, self._spare = Cell.of(x), spare(x, self.run)
         self.reach(x)
         self.tags["input"] = {_store(x)}
-        with torch.no_grad(), _slowly(layers), _named(layers, self), _Seeing(self):
+        with torch.no_grad(), _Plain(), _named(layers, self), _Seeing(self):
             out = network(x)
         self._left = (None, None)
         self.answer = Cell.of(out)
@@ -129,6 +131,7 @@ class Tape:
         if kind.view:
             return func(*args, **kwargs)
         step = self._step(kind.name, args, kwargs, written)
+        give_back(self._spare)
         out = func(*args, **kwargs)
         made = all_of(Tensor, out)
         if not written and {_store(t) for t in made} <= {_store(t) for t in tensors}:
@@ -183,6 +186,7 @@ class Tape:
                 continue
             if step.rule is None:
                 raise no_rule(step.name, step.layer)
+            give_back(self._spare)
             gave = step.rule.back(step, came)
             for slot, values in gave:
                 if slot.cell is not None:
@@ -285,16 +289,11 @@ class _Seeing(Watching):
 
 
 class _Plain(TorchFunctionMode):
-    """Does nothing; but while it is there, torch's attention takes no fast path of one closed operation."""
+    """While it is there, torch's attention takes no fast path of one closed operation; a pad by nothing is left out."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return func(*args, **(kwargs or {}))
-
-
-def _slowly(layers: nn.Module | None) -> AbstractContextManager[Any]:
-    """That mode, if there may be attention."""
-    known = layers is not None and not any(isinstance(m, ATTENDING) for m in layers.modules())
-    return nullcontext() if known else _Plain()
+        kwargs = kwargs or {}
+        return args[0] if pads_nothing(func, args, kwargs) else func(*args, **kwargs)
 
 
 @contextmanager
