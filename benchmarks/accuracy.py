@@ -68,7 +68,7 @@ def playing(scene: Scene, grid: tuple[int, ...]) -> Callable[[Tensor], Tensor]:
     @torch.inference_mode()
     def value(keep: Tensor) -> Tensor:
         copies = (fast.arranged(scene.x * part.float()[:, unit].unsqueeze(1)) for part in keep.split(BATCH))
-        with fast.kept_memory():
+        with fast.kept_memory(scene.model()):
             return torch.cat([numbers(x)[:, 0] for x in copies])
 
     return value

@@ -51,6 +51,7 @@ def elsewhere() -> Iterator[torch.device]:
     with ExitStack() as stack:
         for name, value in (said | done).items():
             stack.enter_context(mock.patch.object(Tensor, name, value))
+        stack.enter_context(mock.patch("torch.cuda.mem_get_info", return_value=(2**31, 2**32)))
         for name in ("_lazy_init", "synchronize"):
             stack.enter_context(mock.patch(f"torch.cuda.{name}"))
         stack.enter_context(kernels)

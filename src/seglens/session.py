@@ -28,6 +28,7 @@ from seglens.engine.features import FeatureBank, borrowed
 from seglens.engine.record import record
 from seglens.engine.resolve import resolve
 from seglens.engine.target import freeze, objects
+from seglens.models.device import room
 from seglens.models.predict import Piece, predict
 from seglens.models.segmentation import SegmentationModel
 from seglens.models.tiled import TiledModel
@@ -169,13 +170,13 @@ def explain(
             later=True,
         )  # fmt: skip
         answer = recipe.run(prepared(recipe, case))
-    seconds = time.perf_counter() - start
-    given = {
-        "annotation": _drawn(annotation, annotation_source),
-        "second_model": second_model.source if second_model else "",
-        "bank": "" if opened is None else str(opened.folder),
-    }
-    return answer.with_record(record(recipe, case, target, seconds, tile=tile, **given))
+        seconds = time.perf_counter() - start
+        given = {
+            "annotation": _drawn(annotation, annotation_source),
+            "second_model": second_model.source if second_model else "",
+            "bank": "" if opened is None else str(opened.folder),
+        }
+        return answer.with_record(record(recipe, case, target, seconds, tile=tile, **given))
 
 
 def explain_each(
@@ -208,7 +209,7 @@ def explain_each(
         given: dict[str, Any] = {"reference": reference, "annotation": annotation, "bank": opened}
         first = resolve(image, model, targets[0], run, method=recipe, **given)
         labels = first.labels
-        turn = max(1, run.memory // first.target.weights.nbytes)
+        turn = max(1, room(model.device, run) // first.target.weights.nbytes)
         for begin in range(0, len(targets), turn):
             some = targets[begin : begin + turn]
             frozen = tuple(freeze(t, first.logits, model.spec, labels) for t in some)

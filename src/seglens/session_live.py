@@ -99,7 +99,7 @@ class LiveQuestion:
             case = replace(standing.turned(frozen, run, annotation), bank=opened)
             recipe.check(case)
             answer = recipe.run(prepared(recipe, case))
-        return answer.with_record(record(recipe, case, target, time.perf_counter() - start, **given))
+            return answer.with_record(record(recipe, case, target, time.perf_counter() - start, **given))
 
     def _stand(self, run: Run) -> Standing:
         mark = self.image.fingerprint()

@@ -11,6 +11,7 @@ from seglens.core.errors import NoSuchRegion, UnknownName
 from seglens.core.image import Image
 from seglens.core.run import Run
 from seglens.core.target import Border, Box, Object, Painted, Point, Predicted, Target
+from seglens.engine import reach
 from seglens.engine.clean import Clean
 from seglens.engine.fast import at_rest
 from seglens.engine.reach import find_reach
@@ -36,6 +37,13 @@ ASK = {
     "relevance": lambda case: summed(case, COMPOSITES["epsilon-plus"])[0].values,
     "DeepLift": lambda case: summed(case, Rescale(), torch.zeros_like(case.x))[0].values,
 }
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_known(monkeypatch, tmp_path):
+    """Whether a pass may be the first one hangs on whether another test has measured the reach of this network."""
+    monkeypatch.setattr(reach, "_KNOWN", {})
+    monkeypatch.setenv("SEGLENS_HOME", str(tmp_path))
 
 
 def model(dims=2):

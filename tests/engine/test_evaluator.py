@@ -285,6 +285,13 @@ def test_batches_fit_the_memory_that_is_allowed():
     assert fast.batch_size(model, 64 * 64, peak.bytes, Run(batch=3)) == 3
 
 
+def test_on_a_gpu_batches_hold_many_small_copies():
+    model = wrap(Deep(seed=1))
+    model.device = torch.device("cuda")
+    sizes = [fast.batch_size(model, side**2, 1, Run(memory=2**34)) for side in (64, 256, 1024, 4096)]
+    assert sizes == [256, 64, 4, 1]
+
+
 def test_memory_is_never_of_the_order_of_the_samples():
     model, image = wrap(Deep(seed=1)), small_image(side=64)
     largest = []

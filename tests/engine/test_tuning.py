@@ -63,8 +63,19 @@ def test_layout_keeps_the_values():
     assert fast.arranged(x).stride()[1] == fast.arranged(y).stride()[1] == 1
 
 
+def test_channels_lie_together_on_a_gpu_only_for_half_precision(monkeypatch):
+    there = torch.device("cuda")
+    assert fast.layout(there, 4) == fast.layout(torch.device("mps"), 5) == torch.contiguous_format
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda kind: kind == "cuda")
+    assert fast.layout(there, 4) == torch.channels_last
+    assert fast.layout(there, 5) == torch.channels_last_3d
+
+
 def test_kept_memory_counts_its_users():
-    before = fast._users
-    with fast.kept_memory(), fast.kept_memory():
+    before, model = fast._users, wrap(Deep())
+    with fast.kept_memory(model), fast.kept_memory(model):
         assert fast._users == before + (2 if fast._glibc() is not None else 0)
     assert fast._users == before
+    model.device = torch.device("cuda")
+    with fast.kept_memory(model):
+        assert fast._users == before

@@ -330,18 +330,19 @@ def test_products_are_exact(cuda):
 
 
 def test_questions_on_both_devices_at_once_do_not_disturb_each_other(cuda, forget):
-    def ask(where, barrier):
+    def ask(model, barrier):
         barrier.wait(30)
         return [
-            explain("occlusion", picture(seed=seed), network(where), TARGETS["painted"](2), window=7, stride=5)
+            explain("occlusion", picture(seed=seed), model, TARGETS["painted"](2), window=7, stride=5)
             for seed in range(4)
         ]
 
-    alone = ask("cpu", threading.Barrier(1))
+    alone = ask(network(), threading.Barrier(1))
     forget()
-    barrier = threading.Barrier(2)
+    # before the threads start: torch's dice, from which weights are drawn, are the process's
+    models, barrier = [network(cuda), network()], threading.Barrier(2)
     with ThreadPoolExecutor(2) as pool:
-        there, here = pool.map(lambda where: ask(where, barrier), [cuda, "cpu"])
+        there, here = pool.map(lambda model: ask(model, barrier), models)
     for one, other, wanted in zip(there, here, alone, strict=True):
         same(one, wanted)
         same(other, wanted)

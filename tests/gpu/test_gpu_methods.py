@@ -28,7 +28,13 @@ CASES = [pytest.param(n, d, id=f"{n}-{d}d") for n in NAMES for d in sorted({2, 3
 ALIKE, COUNTED = 1e-4, 1e-3
 # These go step by step, and each step depends on which pixels the one before has ranked first, or on where thousands
 # of steps of training have come to: errors grow. The same 3e-7 moved single pixels by up to a fourth.
-STEERED = {"guided-integrated-gradients", "neuro-xai", "grid-saliency", "feature-dream", "u-noise", "smooth-u-noise"}
+STEERED = {"guided-integrated-gradients", "neuro-xai", "grid-saliency", "feature-dream", "u-noise"}
+# Where neighbours are equal but for rounding, the slope of the jump between them has either sign: twelve trainings
+# with such errors, all on the CPU, ended in maps whose correlation was 0.82 to 0.91. Their mean losses were within
+# 0.1 %: they come down together, to answers that are as good.
+EITHER = {"smooth-u-noise"}
+# A logistic curve of a small difference of squares: errors of 3e-7 moved it by up to 1.3e-4.
+STEEP = {"segmentation-ability"}
 # These find nothing to tell in noise: too few objects, entries of one sort.
 PLANTED = {"descriptor-shapley", "concept-vectors"}
 FEW = 2**16  # bytes that may stay: weights of hand-wired networks whose batch norms were folded
@@ -50,16 +56,17 @@ def largest(answer: Explanation) -> float:
     return max((float(np.abs(m.data).max()) for m in answer.layers if m.kind in ("heat", "signed")), default=1.0)
 
 
-def same_maps(there: Explanation, here: Explanation) -> None:
+def same_maps(name: str, there: Explanation, here: Explanation) -> None:
     """Every layer."""
+    near = COUNTED if name in STEEP else ALIKE
     for a, b in zip(there.layers, here.layers, strict=True):
         assert (a.name, a.kind) == (b.name, b.kind)
         one, two = np.asarray(a.data, float), np.asarray(b.data, float)
         if b.kind in ("heat", "signed"):
-            np.testing.assert_allclose(one, two, rtol=0, atol=ALIKE * largest(here), err_msg=b.name)
+            np.testing.assert_allclose(one, two, rtol=0, atol=near * largest(here), err_msg=b.name)
         else:
             assert one.shape == two.shape
-            assert np.mean(np.abs(one - two) > ALIKE * np.abs(two).max(initial=0)) < 0.01, b.name
+            assert np.mean(np.abs(one - two) > near * np.abs(two).max(initial=0)) < 0.01, b.name
 
 
 def same_tables(there: Explanation, here: Explanation) -> None:
@@ -77,12 +84,16 @@ def same_tables(there: Explanation, here: Explanation) -> None:
                                        err_msg=where)  # fmt: skip
 
 
-def alike(there: Explanation, here: Explanation) -> None:
+def alike(name: str, there: Explanation, here: Explanation) -> None:
     """The same picture, if not the same pixels."""
     one, two = (np.asarray(answer.map.data, float).ravel() for answer in (there, here))
     assert one.shape == two.shape
     assert np.isfinite(one).all()
-    assert (np.ptp(one) == 0 and np.ptp(two) == 0) or np.corrcoef(one, two)[0, 1] > 0.95
+    least = 0.7 if name in EITHER else 0.95
+    assert (np.ptp(one) == 0 and np.ptp(two) == 0) or np.corrcoef(one, two)[0, 1] > least
+    if name in EITHER:
+        lost = [np.mean(answer.figures[0].series["loss"]) for answer in (there, here)]
+        np.testing.assert_allclose(*lost, rtol=0.01)
 
 
 @pytest.mark.parametrize(("name", "dims"), CASES)
@@ -90,10 +101,10 @@ def test_answers_as_on_the_cpu(name, dims, device, forget):
     there = ask(name, dims=dims, seed=3, device=device, **question(name, dims))
     forget()
     here = ask(name, dims=dims, seed=3, **question(name, dims))
-    if name in STEERED:
-        alike(there, here)
+    if name in STEERED | EITHER:
+        alike(name, there, here)
         return
-    same_maps(there, here)
+    same_maps(name, there, here)
     same_tables(there, here)
 
 
@@ -104,10 +115,10 @@ def test_same_seed_same_answer(name, cuda, forget):
     one = ask(name, dims=dims, seed=3, device=cuda, **question(name, dims))
     forget()
     two = ask(name, dims=dims, seed=3, device=cuda, **question(name, dims))
-    if name in STEERED:
-        alike(one, two)
+    if name in STEERED | EITHER:
+        alike(name, one, two)
         return
-    same_maps(one, two)
+    same_maps(name, one, two)
 
 
 @every

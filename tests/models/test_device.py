@@ -9,9 +9,10 @@ import torch
 
 from hand import Deep, small_image, wrap
 from seglens.core.errors import NoSuchRegion
+from seglens.core.run import Run
 from seglens.core.target import Object, Painted, Target
 from seglens.models import device
-from seglens.models.device import direct, exact, is_out_of_memory
+from seglens.models.device import direct, exact, is_out_of_memory, room
 from seglens.models.segmentation import quiet
 from seglens.session import explain, segment
 
@@ -150,3 +151,15 @@ def test_without_cudnn_for_one_and_for_two_at_once():
 )
 def test_memory_that_ran_out_is_known_by_its_words(error, is_it):
     assert is_out_of_memory(error) == is_it
+
+
+def test_what_is_free_on_a_gpu_is_asked_once_a_run(monkeypatch):
+    free = [3 * 2**30, 2**30]
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free.pop(0), 2**40))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 2**21)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 2**20)
+    run, there, here = Run(), torch.device("cuda"), torch.device("cpu")
+    assert room(there, run) == room(there, run) == (3 * 2**30 + 2**20) // 2
+    assert room(there, Run()) == (2**30 + 2**20) // 2
+    assert room(here, run) == 2**30
+    assert room(there, Run(memory=5)) == room(here, Run(memory=5)) == 5

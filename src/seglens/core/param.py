@@ -144,14 +144,19 @@ class Parameter:
         )
 
 
+_known: dict[type, tuple[Parameter, ...]] = {}
+
+
 def parameters(cls: type) -> tuple[Parameter, ...]:
     """Every declared parameter of a dataclass, in order.
 
     Raises:
         TypeError: a field has no ``Param`` or a type that no option can hold (a fault of the author).
     """
-    hints = get_type_hints(cls, include_extras=True)
-    return tuple(_read(cls, f, hints[f.name]) for f in dataclasses.fields(cls) if f.init)
+    if cls not in _known:
+        hints = get_type_hints(cls, include_extras=True)
+        _known[cls] = tuple(_read(cls, f, hints[f.name]) for f in dataclasses.fields(cls) if f.init)
+    return _known[cls]
 
 
 def _read(cls: type, field: dataclasses.Field[Any], hint: Any) -> Parameter:

@@ -45,7 +45,8 @@ class Run:
         on_progress: called with (done, total, text) from the thread that works.
         on_note: called with a sentence worth telling the person (a smaller tile was used, …).
         on_partial: called with the answer so far, at most twice a second, while an anytime method works.
-        memory: bytes that perturbed copies and their activations may take.
+        memory: bytes that perturbed copies and their activations may take; ``None``: 1 GiB, and on a GPU half of
+            what is free there.
         precision: ``bf16`` and ``fp16`` are previews: faster, and logits move; the error is measured and recorded.
         plain: take no short cut: the straight loop over whole images, to compare with.
         engine: what the engine did to save work; kept in the record.
@@ -56,12 +57,13 @@ class Run:
     on_progress: Progress | None = None
     on_note: Callable[[str], None] | None = None
     on_partial: Callable[[Explanation], None] | None = None
-    memory: int = 2**30
+    memory: int | None = None
     precision: Precision = "full"
     plain: bool = False
     engine: dict[str, Any] = field(default_factory=dict)
     cost: Cost = field(default_factory=Cost)
     notes: list[str] = field(default_factory=list)
+    _rooms: dict[str, int] = field(default_factory=dict, repr=False)
     _stop: threading.Event = field(default_factory=threading.Event, repr=False)
     _shown: float = field(default_factory=time.monotonic, repr=False)
 
@@ -88,6 +90,14 @@ class Run:
         if self.on_progress is not None:
             self.on_progress(done, total, text)
         self.check()
+
+    def room(self, device: str, free: Callable[[], int]) -> int:
+        """Bytes that copies may take on a device: what was asked for, else what ``free`` tells when first asked."""
+        if self.memory is not None:
+            return self.memory
+        if device not in self._rooms:
+            self._rooms[device] = free()
+        return self._rooms[device]
 
     def note(self, sentence: str) -> None:
         """Tell the person something that does not stop the work; said once."""

@@ -13,6 +13,7 @@ from seglens.core.run import Run
 from seglens.engine import fast
 from seglens.engine.folding import lean
 from seglens.engine.gradients import forward_backward
+from seglens.models.device import room
 from seglens.models.segmentation import SegmentationModel
 from seglens.models.tiled import TiledModel
 
@@ -62,11 +63,11 @@ def forth(model: SegmentationModel) -> float:
 
 def fits(model: SegmentationModel, shape: tuple[int, ...], run: Run) -> bool:
     """Whether an image may go back and forth in one piece: there is room, or it takes little more than going forth."""
-    room = fast.SHARE * run.memory / prod(shape)
-    if room >= GUESS:
+    most = fast.SHARE * room(model.device, run) / prod(shape)
+    if most >= GUESS:
         return True
     taken = back_and_forth(model, shape, run)
-    return taken <= room or taken <= ABOUT * forth(model)
+    return taken <= most or taken <= ABOUT * forth(model)
 
 
 def _picture(model: SegmentationModel) -> torch.Tensor:

@@ -14,7 +14,7 @@ from seglens.core.run import Run
 from seglens.engine import fast
 from seglens.engine.attending import Attended
 from seglens.engine.gradients import Score, guarded
-from seglens.models.device import direct
+from seglens.models.device import direct, room
 from seglens.models.segmentation import SegmentationModel, quiet
 from seglens.models.tiled import TiledModel
 
@@ -65,7 +65,7 @@ def attentions(
     run.check()
     recorder = _Recorder(model, run, fold, score)
     try:
-        with guarded(model), fast.kept_memory():
+        with guarded(model), fast.kept_memory(model):
             with quiet(model.module), torch.set_grad_enabled(score is not None), recorder:
                 logits = model.logits(x.detach())
             run.cost.forwards += 1
@@ -75,8 +75,9 @@ def attentions(
                 run.cost.backwards += 1
         return recorder.found()
     except _Full:
+        most = room(x.device, run) / 2**30
         raise OutOfMemory(
-            f"The attention of {model.spec.name} takes more than {run.memory / 2**30:.3g} GB on an image of this size: "
+            f"The attention of {model.spec.name} takes more than {most:.3g} GB on an image of this size: "
             "its memory grows with the square of the number of tokens.",
             fix="Choose a smaller region (View or ROI, or --crop), or allow more with seglens.Run(memory=…).",
         ) from None
@@ -124,7 +125,7 @@ class _Recorder(Attended):
 
     def afford(self, size: int) -> None:
         """Stop before more is made than is allowed."""
-        if self._held + size > self._run.memory:
+        if self._held + size > room(self._model.device, self._run):
             raise _Full
 
     def ask(self, total: Tensor) -> None:
@@ -214,7 +215,7 @@ def lost_tokens(
     run.check()
     probe = _Probe(at, spoil)
     try:
-        with guarded(model), fast.kept_memory(), quiet(model.module), torch.no_grad(), direct(), probe:
+        with guarded(model), fast.kept_memory(model), quiet(model.module), torch.no_grad(), direct(), probe:
             model.logits(x)
     except _Enough:
         pass

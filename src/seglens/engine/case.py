@@ -99,7 +99,7 @@ class Case:
 
     def classes(self, logits: Tensor) -> NDArray[np.uint8]:
         """Predicted class per pixel, (N, K, *space) to (N, *space)."""
-        return logits.argmax(1).cpu().numpy().astype(np.uint8)
+        return logits.argmax(1).to(torch.uint8).cpu().numpy()
 
     def score(self, logits: Tensor) -> Tensor:
         """The target's number per sample, (N, K, *space) to (N,)."""

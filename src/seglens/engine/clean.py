@@ -64,7 +64,7 @@ class Clean:
         if self._logits is None:
             plain = self.run.plain
             self.run.check()
-            cheaply = fast.kept_memory() if plain else lean(self.model)
+            cheaply = fast.kept_memory(self.model) if plain else lean(self.model)
             with guarded(self.model), blaming(self.model), cheaply, torch.inference_mode():
                 self.run.check()  # the first time, the network was looked at for what can be folded
                 logits = self.model.logits(self.x if plain else fast.arranged(self.x))

@@ -9,6 +9,7 @@ from math import prod
 from torch import Tensor
 
 from seglens.engine.case import Case
+from seglens.models.device import room
 from seglens.models.layers import LayerInfo
 
 _BYTES = 4 * 4  # of one value: its activation and gradient, what the pass back keeps, and the same of a crop
@@ -55,10 +56,10 @@ class Depths(Case):
         names = [info.name for info in self.order]
         if layer not in names:
             return [layer]
-        taken, room = [layer], self.run.memory - self._size(self.order[names.index(layer)])
+        taken, left = [layer], room(self.model.device, self.run) - self._size(self.order[names.index(layer)])
         for info in self.order[names.index(layer) + 1 :]:
-            room -= self._size(info)
-            if room < 0:
+            left -= self._size(info)
+            if left < 0:
                 break
             taken.append(info.name)
         return taken

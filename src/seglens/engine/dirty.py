@@ -23,7 +23,7 @@ from seglens.engine.dirty_rules import Span
 from seglens.engine.packing import Parts
 from seglens.engine.perturb import Perturbations
 from seglens.engine.plan import ALIKE, Plan, Scored
-from seglens.models.device import free_cache
+from seglens.models.device import free_cache, room
 
 if TYPE_CHECKING:
     from seglens.engine.evaluator import Evaluator
@@ -248,7 +248,7 @@ class Dirty:
         scores: list[Tensor] = []
         for group, at in self._plan.at(start, stop):
             if at.start == 0:
-                fast.give_back(GAPS * self._engine.run.memory)
+                fast.give_back(GAPS * room(self._engine.model.device, self._engine.run))
             boxes, size = self._boxes(group, at, 0)
             fresh = [self._copies.within(b).batch(n, n + 1) for b, n in zip(boxes, group.members[at], strict=True)]
             part = run(self._plan.program, fast.arranged(torch.cat(fresh)), self._clean, group.along, group.windows[at])
@@ -274,7 +274,7 @@ def choose(engine: Evaluator, how: Plan, perturbations: Perturbations) -> Plan:
     """The plan, with rectangles if they are available, fit into the memory and cost less than its passes."""
     boxes = _inside(how, perturbations)
     program = engine.first(how.crop).program if boxes else None
-    if program is None or program.bytes > RECORD * engine.run.memory:
+    if program is None or program.bytes > RECORD * room(engine.model.device, engine.run):
         return how
     seen = moved(around([t.box for t in engine.targets]), [s.start for s in how.crop])
     device = engine.model.device.type

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from seglens.engine import fast
 from seglens.engine.dirty_program import Along, Program, Sizes
 from seglens.engine.dirty_rules import Rule, Span
 from seglens.engine.dirty_trace import Step
@@ -48,7 +48,7 @@ class _Patches:
         windows: Sequence[Corner],
     ) -> None:
         self._program, self._clean, self._along, self._windows = program, clean, along, windows
-        self._layout: Any = torch.channels_last if program.dims == 2 else torch.channels_last_3d
+        self._layout = fast.layout(fresh.device, fresh.ndim)
         self._data = {0: fresh}
 
     def run(self) -> Tensor | None:

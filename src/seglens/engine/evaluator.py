@@ -35,6 +35,7 @@ from seglens.models.tiled import TiledModel
 # Below this many evaluations a reach that nobody has measured yet costs more than it saves.
 MANY = 24
 STEPS = 16  # at least so many batches, however small the image
+LEAST = {"cuda": 32}  # copies of a batch, as far as they fit: they take no longer than a few
 FEW = 8  # passes; for less, dirty rectangles are not thought about
 
 _SECONDS: dict[tuple[Any, ...], float] = {}
@@ -230,7 +231,7 @@ class Evaluator:
         return torch.cat([t.combine(t.sums(self.logits[at_box(t.box)], t.box)) for t in self.targets]).cpu()
 
     def _lean(self, *keep: nn.Module) -> AbstractContextManager[None]:
-        return fast.kept_memory() if self.run.plain else lean(self.model, *keep)
+        return fast.kept_memory(self.model) if self.run.plain else lean(self.model, *keep)
 
     def _work(self, perturbations: Perturbations, text: str) -> Iterator[Scored]:
         how = self.plan(perturbations)
@@ -257,7 +258,7 @@ class Evaluator:
         size = self._setting(how, peak).batch
         if run.batch is None:
             # so that progress is seen and a stop is heard
-            size = min(size, -(-how.passes // STEPS))
+            size = min(size, max(LEAST.get(self.model.device.type, 1), -(-how.passes // STEPS)))
         self._told(how, size)
         done = 0
         run.progress(0, how.passes, text)
@@ -301,7 +302,7 @@ class Evaluator:
         """A function that scores some passes, and the bytes that one takes."""
         inside = copies.within(how.crop) if how.cropped else copies
         if self.run.plain:
-            return lambda start, stop: self._alone(inside, how, start, stop, self.clean), self.run.memory
+            return lambda start, stop: self._alone(inside, how, start, stop, self.clean), 0
         first = self.first(how.crop)
         clean = first.logits
         if self.run.precision != "full":

@@ -20,15 +20,19 @@ from torch.utils._pytree import tree_leaves
 
 from seglens.core.run import Run
 from seglens.models.blame import blaming
+from seglens.models.device import room
+from seglens.models.rest import forget
 from seglens.models.segmentation import SegmentationModel, quiet
 
 # Numbers of glibc's mallopt, and the values that it starts with or comes to by itself.
 TRIM_THRESHOLD, MMAP_MAX = -1, -4
-USUAL = {TRIM_THRESHOLD: 64 * 2**20, MMAP_MAX: 65536}
+KEPT = 64 * 2**20  # bytes that glibc keeps at most by itself: to ask for fewer again costs more than they are worth
+USUAL = {TRIM_THRESHOLD: KEPT, MMAP_MAX: 65536}
 CPU_PIXELS, CPU_LEAST = 2**20, 4  # pixels of a batch, and copies whatever their size; more only costs memory
 SMALL = 1024  # bytes per pixel that a pass usually takes at most
 SPARE = 0.25  # of the memory that is allowed: freed memory that is kept, as giving it back and forth costs time
 SHARE = 0.6  # of the memory that is allowed, for the tensors of a batch
+GPU_PIXELS = 2**22  # of a batch on CUDA, where small images wait for kernels to be started
 MOST = {"cpu": 64, "cuda": 256, "mps": 64}
 
 _lock = threading.Lock()
@@ -53,16 +57,16 @@ def _glibc() -> Any:
 
 
 @contextmanager
-def kept_memory() -> Iterator[None]:
-    """Keep freed memory for the next layer while this lasts; then give it back to the system.
+def kept_memory(model: SegmentationModel) -> Iterator[None]:
+    """Keep freed memory for the next layer of a model while this lasts; then give it back to the system.
 
     By default glibc returns every large tensor at once, and the next one costs a page fault per 4 KiB: a third of
     the time of a network on a CPU. The setting is the process's, so it lasts only as long as the work. Elsewhere
-    than on Linux with glibc this does nothing.
+    than on Linux with glibc, and for models on a GPU, this does nothing.
     """
     global _users
     libc = _glibc()
-    if libc is None:
+    if libc is None or model.device.type != "cpu":
         yield
         return
     with _lock:
@@ -78,7 +82,7 @@ def kept_memory() -> Iterator[None]:
             if _users == 0:
                 for number, value in USUAL.items():
                     libc.mallopt(number, value)
-                libc.malloc_trim(0)
+                give_back(KEPT)
 
 
 @contextmanager
@@ -88,22 +92,28 @@ def at_rest(model: SegmentationModel) -> Iterator[None]:
     Raises:
         ModelMismatch: the network itself failed.
     """
-    with blaming(model), quiet(model.module), kept_memory():
+    with blaming(model), quiet(model.module), kept_memory(model):
+        forget(model.module)
         yield
 
 
 def give_back(most: float) -> None:
     """Return freed memory to the system where more than ``most`` bytes of it are kept: sizes change and leave gaps."""
     libc = None if most == inf else _glibc()
-    if libc is not None and hasattr(libc, "mallinfo2"):
+    if libc is None:
+        return
+    if hasattr(libc, "mallinfo2"):
         libc.mallinfo2.restype = _Held
-        if libc.mallinfo2().free > most:
-            libc.malloc_trim(0)
+        if libc.mallinfo2().free <= most:
+            return
+    libc.malloc_trim(0)
 
 
 def spare(x: Tensor, run: Run) -> float:
     """Bytes of freed memory that a pass of an input (N, C, *space) may keep; looking takes time, so only large ones."""
-    most = SPARE * run.memory
+    if x.device.type != "cpu":
+        return inf
+    most = SPARE * room(x.device, run)
     return most if x[:, 0].numel() * SMALL > most else inf
 
 
@@ -119,8 +129,19 @@ def blank(size: Sequence[int], stride: Sequence[int], dtype: torch.dtype, device
 
 def arranged(x: Tensor) -> Tensor:
     """The same values (N, C, *space) in the layout in which convolutions are fastest."""
-    layout = torch.channels_last if x.ndim == 4 else torch.channels_last_3d
-    return x.contiguous(memory_format=layout)
+    return x.contiguous(memory_format=layout(x.device, x.ndim))
+
+
+def layout(device: torch.device, ndim: int) -> torch.memory_format:
+    """The layout of tensors of so many axes in which convolutions are fastest on a device.
+
+    A CPU likes channels that lie together. So do the kernels of a GPU for half precision; those for all digits of
+    float32 are up to three times as slow then.
+    """
+    half = device.type == "cuda" and torch.is_autocast_enabled("cuda")
+    if device.type != "cpu" and not half:
+        return torch.contiguous_format
+    return torch.channels_last if ndim == 4 else torch.channels_last_3d
 
 
 def precision(model: SegmentationModel, run: Run) -> Any:
@@ -172,7 +193,7 @@ class Peak(Watching):
 
 
 def batch_size(model: SegmentationModel, pixels: int, peak: int, run: Run, taken: int = 0) -> int:
-    """Copies per batch: as many as the memory takes, and on a CPU no more than pays.
+    """Copies per batch: as many as the memory takes, and no more than pays.
 
     Args:
         model: where it runs.
@@ -186,5 +207,7 @@ def batch_size(model: SegmentationModel, pixels: int, peak: int, run: Run, taken
     most = MOST.get(model.device.type, 64)
     if model.device.type == "cpu":
         most = min(most, max(CPU_LEAST, CPU_PIXELS // pixels))
+    elif model.device.type == "cuda":
+        most = min(most, max(1, GPU_PIXELS // pixels))
     # tensors are not all: convolutions work in memory of their own
-    return max(1, min(most, int(SHARE * run.memory - taken) // max(1, peak)))
+    return max(1, min(most, int(SHARE * room(model.device, run) - taken) // max(1, peak)))

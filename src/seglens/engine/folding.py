@@ -23,6 +23,7 @@ from torch.overrides import TorchFunctionMode
 from seglens.engine.fast import kept_memory
 from seglens.engine.lighter import CONVOLUTIONS, TRANSPOSED, convolved, lighter, pads_nothing
 from seglens.engine.plan import ALIKE
+from seglens.models.rest import remembered
 from seglens.models.segmentation import SegmentationModel, pick_output, quiet
 
 WEIGHTED = CONVOLUTIONS | TRANSPOSED
@@ -172,9 +173,9 @@ def lean(model: SegmentationModel, *keep: nn.Module, spare: float = inf) -> Iter
         keep: layers whose answer somebody wants to see: what lies across their border is left as it is.
         spare: bytes of freed memory that a pass back and forth may keep; beyond, it is given back to the system.
     """
-    pairs = _pairs(model)
+    pairs = remembered(model.module, "pairs", lambda: _pairs(model))
     free = [p for p in pairs or () if all(_apart(p, layer) for layer in keep)]
-    with kept_memory(), nullcontext() if pairs is None else Folded(free, spare):
+    with kept_memory(model), nullcontext() if pairs is None else Folded(free, spare):
         yield
 
 

@@ -161,7 +161,7 @@ def placed(near: tuple[Tensor, Tensor], activation: Tensor, box: Box, full: Size
 def _leanly(
     model: SegmentationModel, modules: Sequence[nn.Module], x: Tensor, run: Run
 ) -> AbstractContextManager[None]:
-    return fast.kept_memory() if run.plain else lean(model, *modules, spare=fast.spare(x, run))
+    return fast.kept_memory(model) if run.plain else lean(model, *modules, spare=fast.spare(x, run))
 
 
 def tapped(seen: Tap, run: Run) -> Tensor:

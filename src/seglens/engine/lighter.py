@@ -19,7 +19,9 @@ from seglens.engine.fast import blank, give_back
 
 CONVOLUTIONS = {torch.conv1d, torch.conv2d, torch.conv3d}
 TRANSPOSED = {torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d}
-DEVICES = ("cpu", "cuda")  # on which a convolution's backward pass is known to ask its input for the shape alone
+# Where a convolution's backward pass is known to ask its input for the shape alone, and how many values are worth it:
+# calling a small operation takes a GPU longer than computing it.
+DEVICES = {"cpu": 0, "cuda": 2**22}
 NAMES = ("stride", "padding", "dilation", "groups")
 OF_TRANSPOSED = ("stride", "padding", "output_padding", "groups", "dilation")
 
@@ -96,11 +98,13 @@ def convolved(
 
     Of freed memory at most ``spare`` bytes are kept for what comes next.
     """
+    if not _wanted(x) or weight.requires_grad or x.ndim != weight.ndim:
+        return func(x, weight, bias, *rest, **more)  # type: ignore[no-any-return]
     names = NAMES if func in CONVOLUTIONS else OF_TRANSPOSED
     given = {"stride": 1, "padding": 0, "output_padding": 0, "groups": 1, "dilation": 1}
     given |= dict(zip(names, rest, strict=False)) | more
-    if not _wanted(x) or weight.requires_grad or x.ndim != weight.ndim or isinstance(given["padding"], str):
-        return func(x, weight, bias, *rest, **more)  # type: ignore[no-any-return]
+    if isinstance(given["padding"], str):
+        return func(x, weight, bias, *rest, **more)
     stride, padding, dilation, outer = (
         _each(given[name], x.ndim - 2) for name in ("stride", "padding", "dilation", "output_padding")
     )
@@ -147,7 +151,12 @@ def lighter(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 
 def _wanted(x: Any) -> bool:
-    return torch.is_grad_enabled() and x.requires_grad and x.device.type in DEVICES and x.dtype is torch.float32
+    return (
+        torch.is_grad_enabled()
+        and x.requires_grad
+        and x.dtype is torch.float32
+        and x.numel() >= DEVICES.get(x.device.type, inf)
+    )
 
 
 def _each(value: Any, dims: int) -> list[int]:

@@ -90,7 +90,7 @@ def descend(
     try:
         for number in range(start, steps):
             case.run.progress(number, steps, text)
-            with kept_memory():
+            with kept_memory(case.model):
                 losses, gradients, size = _gradients(case, leaves, loss, items, size)
             yield Step(number, losses, number == steps - 1)
             for leaf, gradient in zip(leaves, gradients, strict=True):

@@ -179,7 +179,7 @@ def measure_reach(model: SegmentationModel, run: Run | None = None) -> Reach | N
     if model.spec.size is not None:
         return None  # an exported graph of one size cannot be asked about a crop
     half = 2 * max(model.spec.divisor, 8, -(-model.spec.min_size // 2))
-    with quiet(model.module), fast.kept_memory(), direct(), torch.inference_mode():
+    with quiet(model.module), fast.kept_memory(model), direct(), torch.inference_mode():
         while 2 * half <= LONGEST:
             strips = [_Strip(model, axis, half, run) for axis in range(model.spec.ndim)]
             spans = _at_all_alignments(strips, run)

@@ -18,10 +18,11 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakIdKeyDictionary
 
 from seglens.core.errors import MissingNeed
-from seglens.engine.fast import Peak, Watching, arranged
+from seglens.engine.fast import Peak, Watching
 from seglens.engine.plan import ALIKE
 
 Network = Callable[[Tensor], Tensor]
+LAYOUT = {4: torch.channels_last, 5: torch.channels_last_3d}  # with channels together
 
 
 class Replay:
@@ -206,7 +207,7 @@ class _Again(Watching):
         if a in self._record.from_x and a.ndim > 1 and a.shape[0] == 1:
             wide = a.expand(self._copies, *a.shape[1:])
             # without memory of its own it would lead cat, and all that follows, into the slow layout
-            return arranged(wide) if a.ndim in (4, 5) and _is_arranged(a) else wide
+            return wide.contiguous(memory_format=LAYOUT[a.ndim]) if _is_arranged(a) else wide
         return a
 
     def _count(self, func: Any, args: Any, out: Any) -> None:
@@ -264,8 +265,7 @@ def _multiplications(func: Any, args: Any, out: Any) -> float:
 
 
 def _is_arranged(a: Tensor) -> bool:
-    layout = torch.channels_last if a.ndim == 4 else torch.channels_last_3d
-    return a.is_contiguous(memory_format=layout) and not a.is_contiguous()
+    return a.ndim in LAYOUT and a.is_contiguous(memory_format=LAYOUT[a.ndim]) and not a.is_contiguous()
 
 
 def _hollow(a: Any) -> Any:

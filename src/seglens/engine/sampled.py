@@ -27,10 +27,10 @@ from seglens.engine.plan import ALIKE, LARGE, WORTH
 from seglens.engine.plan import field as field_of
 from seglens.engine.reach import is_known
 from seglens.engine.target import FrozenTarget
-from seglens.models.device import free_cache, is_out_of_memory
+from seglens.models.device import free_cache, is_out_of_memory, room
 
-STEPS = 8  # at least so many batches, so that progress is seen and a stop is heard
-CPU_PIXELS = 2**19  # of a batch; more only costs memory
+STEPS = 8  # at least so many batches, so that progress is seen and a stop is heard; CUDA is done before that matters
+PIXELS = {"cpu": 2**19, "cuda": fast.GPU_PIXELS}  # of a batch; more only costs memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +103,7 @@ class Sampler:
 
     def busy(self) -> AbstractContextManager[None]:
         """A context for gradients one after the other: memory is kept between them."""
-        return fast.kept_memory()
+        return fast.kept_memory(self.model)
 
     def scores(self, x: Tensor) -> Tensor:
         """The target's number for inputs (N, C, *space), as it is read for the gradients: (N,) float64 on the CPU.
@@ -126,7 +126,7 @@ class Sampler:
     def _steps(self, copies: Perturbations, text: str | None) -> Iterator[Sampled]:
         total, done = len(copies), 0
         self._tell(0, total, text)
-        with guarded(self.model), fast.kept_memory():
+        with guarded(self.model), fast.kept_memory(self.model):
             pieces, size = self._plan(total, isinstance(copies, _Clean))
             while done < total:
                 stop = min(done + size, total)
@@ -184,7 +184,7 @@ class Sampler:
         return made
 
     def _score(self, x: Tensor, piece: Piece) -> float:
-        with fast.kept_memory() if self.run.plain else lean(self.model), torch.inference_mode():
+        with fast.kept_memory(self.model) if self.run.plain else lean(self.model), torch.inference_mode():
             self.run.check()
             logits = self.model.within(piece.crop, self.shape).logits(x if self.run.plain else fast.arranged(x))
             score = self.target.combine(self.target.sums(logits[self._seen(piece)], piece.part))
@@ -225,19 +225,17 @@ class Sampler:
         if run.batch is not None or run.plain:
             return run.batch or 1
         pixels, device = max(p.pixels for p in pieces), self.model.device.type
-        size = min(fast.MOST.get(device, 64), -(-count // STEPS))
-        if device == "cpu":
-            size = min(size, max(1, CPU_PIXELS // pixels))
+        size = min(fast.MOST.get(device, 64), count if device == "cuda" else -(-count // STEPS))
+        if device in PIXELS:
+            size = min(size, max(1, PIXELS[device] // pixels))
         return max(1, int(self._room(size * pixels) / pixels))
 
     def _room(self, wanted: int) -> float:
         """How many of the pixels that are wanted may go through at once."""
-        room = fast.SHARE * self.run.memory
-        return (
-            wanted
-            if wanted * GUESS <= room
-            else min(wanted, room / back_and_forth(self.model, self.shape, self.run, self.under))
-        )
+        most = fast.SHARE * room(self.model.device, self.run)
+        if wanted * GUESS <= most:
+            return wanted
+        return min(wanted, most / back_and_forth(self.model, self.shape, self.run, self.under))
 
     def _smaller(self, error: BaseException, pieces: list[Piece], size: int) -> tuple[list[Piece], int]:
         """After memory ran out: fewer copies at a time, then smaller pieces."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from seglens.core.run import Run
 from seglens.engine.case import Case
 from seglens.engine.target import FrozenTarget
+from seglens.models.device import room
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +39,7 @@ class Standing(Case):
         missing = [layer for layer in layers if layer not in self.kept]
         found = dict(zip(missing, super().clean_at(missing), strict=True)) if missing else {}
         every = self.kept | found
-        if sum(one.nbytes for one in every.values()) <= self.run.memory:
+        if sum(one.nbytes for one in every.values()) <= room(self.model.device, self.run):
             self.kept.update(found)
         else:
             self.kept.clear()

@@ -77,7 +77,7 @@ class FrozenTarget:
         """The pixels on which the number depends, as a box: that of the region, or everything."""
         if self.live or self.value == "dice":
             return whole(self.weights.shape)
-        seen = [axis.nonzero().flatten() for axis in _shadows(self.weights != 0)]
+        seen = [np.flatnonzero(axis.cpu().numpy()) for axis in _shadows(self.weights != 0)]
         return tuple(slice(int(s[0]), int(s[-1]) + 1) for s in seen)
 
     def sums(self, logits: Tensor, at: Box | None = None) -> Tensor:
@@ -152,7 +152,8 @@ def freeze(target: Target, logits: Tensor, spec: ModelSpec, labels: Labels | Non
         UnknownName: no such class.
     """
     if labels is None:
-        labels = logits[0].argmax(0).cpu().numpy()
+        # a quarter of the bytes, where they have a way to go
+        labels = logits[0].argmax(0).to(torch.int16).cpu().numpy()
     index = None if target.of_class is None else spec.class_index(target.of_class)
     if index is None:
         index = _class_in(target.region, labels, spec)

@@ -130,7 +130,7 @@ class Together:
         model, run = self.engine.model, self.engine.run
         assert self._boxes_at is not None
         run.check()
-        with guarded(model), fast.kept_memory(), torch.enable_grad():
+        with guarded(model), fast.kept_memory(model), torch.enable_grad():
             total = torch.stack([self.engine.targets[n](logits).sum() for n in group]).sum()
             gradients = derivatives(total, places, keep=True)
         run.cost.backwards += 1

@@ -105,7 +105,7 @@ def find_tokens(
     if key not in _KNOWN:
         margins = [n for size, full in zip(x.shape[2:], space, strict=True) for n in (full - size, 0)][::-1]
         measure = _Measure(model, F.pad(x, margins, mode="replicate") if any(margins) else x, run)
-        with fast.kept_memory():
+        with fast.kept_memory(model):
             first, grid = measure.first(seen[0]) if order == "measured" else measure.in_rows(seen[0])
             joins = [first]
             for one, two in pairwise(seen):

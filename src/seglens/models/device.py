@@ -12,6 +12,10 @@ from typing import Any
 import torch
 
 from seglens.core.errors import BadParameter
+from seglens.core.run import Run
+
+ROOM = 2**30  # bytes of copies and their activations: more pays on a GPU alone
+SHARE = 0.5  # of what is free on a GPU: other work goes on there
 
 # The settings that every PyTorch has. Later ones have a finer one for each operation, which must agree with them.
 _EXACT: dict[str, Any] = {"convolutions": False, "products": "highest"}
@@ -68,6 +72,20 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     text = str(error).lower()
     return isinstance(error, RuntimeError) and any(word in text for word in NO_ROOM)
+
+
+def room(device: torch.device, run: Run) -> int:
+    """Bytes that copies and their activations may take; the same all through a run."""
+    return run.room(str(device), lambda: _free(device))
+
+
+def _free(device: torch.device) -> int:
+    if device.type != "cuda":
+        return ROOM
+    free, _ = torch.cuda.mem_get_info(device)
+    # what this process keeps and does not use is free for it
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return max(1, int(SHARE * (free + kept)))
 
 
 def wait(device: torch.device) -> None:

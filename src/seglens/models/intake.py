@@ -35,9 +35,11 @@ class Intake:
 
     def to_input(self, intensities: Array) -> NDArray[np.float32]:
         """(C, *space) intensities to model input of the same shape."""
-        tail = (1,) * (intensities.ndim - 1)
-        out = (intensities - self.offset.reshape(-1, *tail)) / self.scale.reshape(-1, *tail)
-        return np.asarray(out, dtype=np.float32)
+        out = np.empty(intensities.shape, np.float32)
+        for channel, (offset, scale) in enumerate(zip(self.offset[:, None], self.scale[:, None], strict=True)):
+            # in double precision, and one channel at a time: that much less memory
+            np.divide(intensities[channel] - offset, scale, out=out[channel], casting="same_kind")
+        return out
 
     def to_intensity(self, x: Array) -> NDArray[np.float32]:
         """(C, *space) model input back to intensities."""
@@ -105,8 +107,8 @@ def fit_intake(image: Image, spec: ModelSpec) -> Intake:
         ImageMismatch: the image is constant, or holds values that are not numbers.
     """
     for single in _positions(image, spec):
-        pixels = single.sample("C" + spec.axes).astype(np.float64)
-        if not np.isfinite(pixels).all():
+        pixels = single.sample("C" + spec.axes)
+        if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
             read_plain(single, spec)
         low, high = float(pixels.min()), float(pixels.max())
         if low < high:
@@ -132,7 +134,8 @@ def _positions(image: Image, spec: ModelSpec) -> Iterator[Image]:
 
 def _affine(pixels: Array, dtype: np.dtype[Any], spec: ModelSpec) -> tuple[Array, Array]:
     norm, channels = spec.normalisation, len(pixels)
-    flat = pixels.reshape(channels, -1)
+    # only these read pixels
+    flat = pixels.astype(np.float64 if norm.kind in ("percentile", "zscore") else pixels.dtype).reshape(channels, -1)
     if not norm.per_channel:
         flat = np.broadcast_to(pixels.reshape(1, -1), (channels, pixels.size))
     offset, scale = np.zeros(channels), np.ones(channels)

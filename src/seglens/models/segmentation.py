@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,9 +14,11 @@ from torch.nn import functional as F
 
 from seglens.core.errors import ImageMismatch, ModelMismatch
 from seglens.models.device import exact
+from seglens.models.rest import remembered, resting
 from seglens.models.spec import ModelSpec
 
 EPS = 1e-6
+ROW = 2**13  # bytes
 
 
 class SegmentationModel:
@@ -60,16 +61,17 @@ class SegmentationModel:
 
     def fingerprint(self) -> str:
         """The sha256 of the weights: of their file, else of the values in memory and of how the layers are set."""
-        if self.spec.sha256:
-            return self.spec.sha256
+        return self.spec.sha256 or remembered(self.module, "fingerprint", self._digest)
+
+    def _digest(self) -> str:
         told = f"{type(self.module).__qualname__} " + re.sub(r" at 0x[0-9a-f]+", "", repr(self.module))
-        values = [(n, v.detach().cpu().contiguous().numpy().reshape(-1)) for n, v in self.module.state_dict().items()]
-        # a sum over all weights is ten times as fast as the digest, and tells when they were changed in place
-        seen = (told, *((n, zlib.adler32(v.view("u1"))) for n, v in values))
+        values = {n: v.detach().reshape(-1).view(torch.uint8) for n, v in self.module.state_dict().items()}
+        # sums are ten times as fast as the digest, and tell when weights were changed in place
+        seen = (told, *values, checksum(list(values.values())))
         if self._fingerprint is None or self._fingerprint[0] != seen:
             digest = hashlib.sha256(told.encode())
-            for name, value in values:
-                digest.update(name.encode() + value.tobytes())
+            for name, value in values.items():
+                digest.update(name.encode() + value.cpu().numpy().tobytes())
             self._fingerprint = (seen, digest.hexdigest())
         return self._fingerprint[1]
 
@@ -200,23 +202,28 @@ def settle(module: nn.Module) -> None:
             m.training = False
 
 
+def checksum(values: Sequence[Tensor]) -> bytes:
+    """Sums over rows and over columns of all bytes (n,) of some values, where they are: a change shows in one of them.
+
+    The few bytes that fill no row are told as they are.
+    """
+    told: list[Tensor] = []
+    left: list[Tensor] = []
+    for value in values:
+        full = value.numel() - value.numel() % ROW
+        if full:
+            # numbers of eight bytes have to start at a multiple of eight
+            rows = (value.clone() if value.storage_offset() % 8 else value)[:full].view(torch.int64).view(-1, ROW // 8)
+            told += [rows.sum(0), rows.sum(1)]
+        left.append(value[full:])
+    return b"".join(torch.cat(some).cpu().numpy().tobytes() for some in (told, left) if some)
+
+
 @contextmanager
 def quiet(module: nn.Module) -> Iterator[None]:
     """Use a module without leaving a trace: eval mode, frozen parameters and no TF32 inside, all put back after."""
-    # a frozen TorchScript module has no training flag
-    modes = [(m, m.training) for m in module.modules() if hasattr(m, "training")]
-    frozen = [(p, p.requires_grad) for p in module.parameters()]
-    try:
-        settle(module)
-        for p, _ in frozen:
-            p.requires_grad_(False)
-        with exact():
-            yield
-    finally:
-        for m, training in modes:
-            m.training = training
-        for p, grad in frozen:
-            p.requires_grad_(grad)
+    with resting(module), exact():
+        yield
 
 
 def channel_hint(have: int, want: int) -> str:

@@ -36,6 +36,10 @@ class TiledModel(SegmentationModel):
         self.whole = model
         self.tile, self.halo = tile, halo
 
+    def fingerprint(self) -> str:
+        """The network's."""
+        return self.whole.fingerprint()
+
     @property
     def variant(self) -> str:
         """The tiles."""

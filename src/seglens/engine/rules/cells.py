@@ -6,15 +6,16 @@ wrote, and adds its shares where it read. So a view needs no rule, and neither d
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import prod
 
 import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Cell:
-    """Where a tensor lies.
+    """Where a tensor lies; not to be changed (one that is frozen takes thrice as long to make, and there are many).
 
     Args:
         store: tells pieces of memory apart.
@@ -30,19 +31,21 @@ class Cell:
     room: int
     dtype: torch.dtype
     device: torch.device
+    _whole: bool | None = field(default=None, init=False, repr=False, compare=False)
 
     @classmethod
     def of(cls, t: Tensor) -> Cell:
         """The place of a tensor."""
         storage = t.untyped_storage()
-        room = int(storage.nbytes()) // t.element_size()
-        size, stride = tuple(t.shape), tuple(t.stride())
-        return cls(storage._cdata, size, stride, t.storage_offset(), room, t.dtype, t.device)  # type: ignore[arg-type]
+        room = storage.nbytes() // t.element_size()
+        return cls(storage._cdata, tuple(t.shape), t.stride(), t.storage_offset(), room, t.dtype, t.device)  # type: ignore[arg-type]
 
     @property
     def whole(self) -> bool:
         """Whether the tensor is all that is in its piece of memory, each value once."""
-        return _dense(self.size, self.stride) and torch.Size(self.size).numel() == self.room
+        if self._whole is None:
+            self._whole = prod(self.size) == self.room and _dense(self.size, self.stride)
+        return self._whole
 
     def empty(self) -> Tensor:
         """A tensor of this size and layout, whatever its values."""

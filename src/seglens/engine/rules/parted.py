@@ -20,6 +20,7 @@ from seglens.engine.rules.cells import Memory
 from seglens.engine.rules.rescale import Rescale
 from seglens.engine.rules.tape import Rules, Tape
 from seglens.engine.rules.trace import Flow, Row, Trace
+from seglens.models.device import room
 from seglens.models.tiled import TiledModel
 
 if TYPE_CHECKING:
@@ -67,11 +68,11 @@ def summed(
 
 def parts(case: Case, rules: Rules) -> list[Part]:
     """Boxes of the region, and the crop that each sees; ``None`` of both where all fits, or cannot be helped."""
-    pixels = prod(case.shape)
+    pixels, memory = prod(case.shape), room(case.x.device, case.run)
     alone: list[Part] = [(None, None)]
-    if case.run.plain or isinstance(case.model, TiledModel) or pixels * GUESS <= case.run.memory:
+    if case.run.plain or isinstance(case.model, TiledModel) or pixels * GUESS <= memory:
         return alone
-    most = SHARE * case.run.memory / _bytes(case, rules)
+    most = SHARE * memory / _bytes(case, rules)
     if pixels <= most:
         return alone
     target = case.target

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
@@ -97,11 +97,14 @@ class Step:
     twin: Step | None = None
     affine: Step | None = None
     folded: bool = False
+    _slots: list[Slot] | None = field(default=None, init=False)
 
     @property
     def slots(self) -> list[Slot]:
         """The tensors among the arguments."""
-        return all_of(Slot, (self.args, tuple(self.kwargs.values())))
+        if self._slots is None:
+            self._slots = all_of(Slot, (self.args, tuple(self.kwargs.values())))
+        return self._slots
 
     @property
     def reads(self) -> list[Slot]:
@@ -135,9 +138,14 @@ def all_of(kind: type[Thing], things: Any) -> list[Thing]:
     """All of a kind in nested tuples and lists."""
     if isinstance(things, kind):
         return [things]
-    if not isinstance(things, tuple | list):
-        return []
-    return [found for thing in things for found in all_of(kind, thing)]
+    found: list[Thing] = []
+    if isinstance(things, (tuple, list)):
+        for thing in things:
+            if isinstance(thing, kind):
+                found.append(thing)
+            elif isinstance(thing, (tuple, list)):
+                found += all_of(kind, thing)
+    return found
 
 
 def no_rule(name: str, layer: str) -> NoRule:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial
 from math import inf
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -74,6 +74,7 @@ class Tape:
         self._inside: list[tuple[str, int]] = [("", 0)]
         self._spare = inf
         self._calls: Counter[str] = Counter()
+        self._left: tuple[Tensor | None, Cell | None] = (None, None)  # the last layer's answer
         self.source: Cell | None = None
         self.answer: Cell | None = None
 
@@ -94,6 +95,7 @@ class Tape:
         self.tags["input"] = {_store(x)}
         with torch.no_grad(), _Plain(), _named(layers, self), _Seeing(self):
             out = network(x)
+        self._left = (None, None)
         self.answer = Cell.of(out)
         self.rules.finish(self)
         return out
@@ -116,23 +118,24 @@ class Tape:
     def see(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Run an operation and write it down."""
         self.run.check()
-        tensors = all_of(Tensor, (args, tuple(kwargs.values())))
-        name = _name(func)
-        written = _written(func, args, kwargs)
-        self._refuse_unseen(name, tensors, written)
-        if name in SHAPES or not any(self.reached(t) for t in tensors):
-            return self._constant(name, func, args, kwargs, written)
-        if name in BLIND or (name == "view" and func._overloadname == "dtype"):
-            raise no_rule(name, self._inside[-1][0])
-        if _is_view(func):
+        kind = _kind(func)
+        tensors = all_of(Tensor, (args, tuple(kwargs.values())) if kwargs else args)
+        written = _written(kind, args, kwargs) if kind.writes else []
+        if self._unwritten and not kind.shapes:
+            self._refuse_unseen(kind.name, tensors, written)
+        if kind.shapes or not any(map(self.reached, tensors)):
+            return self._constant(kind.name, func, args, kwargs, written)
+        if kind.blind:
+            raise no_rule(kind.name, self._inside[-1][0])
+        if kind.view:
             return func(*args, **kwargs)
-        step = self._step(name, args, kwargs, written)
+        step = self._step(kind.name, args, kwargs, written)
         give_back(self._spare)
         out = func(*args, **kwargs)
         made = all_of(Tensor, out)
         if not written and {_store(t) for t in made} <= {_store(t) for t in tensors}:
             return out  # a view that does not say so
-        self._finish(step, made if _returns_new(func) else written)
+        self._finish(step, made if kind.new else written)
         return out
 
     def enter(self, name: str, *_: Any) -> None:
@@ -143,8 +146,12 @@ class Tape:
     def leave(self, name: str, _: Any, __: Any, out: Any) -> None:
         """A module ends."""
         _, call = self._inside.pop()
-        if isinstance(out, Tensor) and self.reached(out):
-            self.steps.append(Mark(name, call, Cell.of(out)))
+        if not isinstance(out, Tensor):
+            return
+        if out is not self._left[0]:  # what holds a layer answers what that has answered
+            self._left = (out, Cell.of(out) if self.reached(out) else None)
+        if self._left[1] is not None:
+            self.steps.append(Mark(name, call, self._left[1]))
 
     def back(
         self,
@@ -198,8 +205,6 @@ class Tape:
         return out
 
     def _refuse_unseen(self, name: str, tensors: list[Tensor], written: list[Tensor]) -> None:
-        if not self._unwritten or name in SHAPES:
-            return
         filled = {_store(t) for t in written}
         if any(_store(t) in self._unwritten and _store(t) not in filled for t in tensors if t.numel()):
             raise NoRule(
@@ -211,6 +216,7 @@ class Tape:
     def _step(self, name: str, args: Any, kwargs: Any, written: list[Tensor]) -> Step:
         """The step before its operation runs, with what its rule needs."""
         layer, call = self._inside[-1]
+        self._left = (None, None)
         given = {key: self._slotted(value) for key, value in kwargs.items()}
         step = Step(name, self._slotted(args), given, layer, call)
         step.rule = self.rules.choose(step, self)
@@ -237,11 +243,12 @@ class Tape:
                 outs.append(Slot(None, form(t)))
                 continue
             self.reach(t)
-            self.writes[_store(t)] += 1
-            self._unwritten.discard(_store(t))
+            cell = Cell.of(t)
+            self.writes[cell.store] += 1
+            self._unwritten.discard(cell.store)
             for tag in step.tags:
-                self.tags.setdefault(tag, set()).add(_store(t))
-            outs.append(Slot(Cell.of(t), form(t) if number in keep else None))
+                self.tags.setdefault(tag, set()).add(cell.store)
+            outs.append(Slot(cell, form(t) if number in keep else None))
         step.answers = tuple(outs)
         for slot in (*step.slots, *step.answers):
             if slot.value is not None:
@@ -252,7 +259,7 @@ class Tape:
         """The same with a slot for each tensor."""
         if isinstance(thing, Tensor):
             return Slot(Cell.of(thing) if self.reached(thing) else None, thing)
-        if isinstance(thing, tuple | list):
+        if isinstance(thing, (tuple, list)) and any(isinstance(t, (Tensor, tuple, list)) for t in thing):
             return type(thing)([self._slotted(t) for t in thing])
         return thing
 
@@ -292,7 +299,7 @@ def _named(module: nn.Module | None, tape: Tape) -> Iterator[None]:
     handles = []
     try:
         for name, part in () if module is None else module.named_modules():
-            if next(part.children(), None) is None:
+            if not part._modules:
                 tape.leaves.add(name)
             handles.append(part.register_forward_pre_hook(partial(tape.enter, name or WHOLE)))
             handles.append(part.register_forward_hook(partial(tape.leave, name or WHOLE)))
@@ -307,7 +314,7 @@ def _as_it_is(t: Tensor) -> Tensor:
 
 
 def _store(t: Tensor) -> int:
-    return int(t.untyped_storage()._cdata)
+    return t.untyped_storage()._cdata  # type: ignore[no-any-return]
 
 
 @cache
@@ -319,23 +326,32 @@ def _name(func: Any) -> str:
     return str(name if space == "aten" else f"{space}.{name}")
 
 
-@cache
-def _is_view(func: Any) -> bool:
-    return any(r.alias_info is not None and not r.alias_info.is_write for r in func._schema.returns)
+class _Kind(NamedTuple):
+    """What is known of an operation whatever its arguments."""
+
+    name: str
+    shapes: bool
+    blind: bool
+    view: bool
+    new: bool
+    writes: tuple[tuple[int, str], ...]
 
 
 @cache
-def _returns_new(func: Any) -> bool:
-    return any(r.alias_info is None for r in func._schema.returns)
+def _kind(func: Any) -> _Kind:
+    name, schema = _name(func), func._schema
+    writes = [(n, a.name) for n, a in enumerate(schema.arguments) if a.alias_info is not None and a.alias_info.is_write]
+    return _Kind(
+        name,
+        shapes=name in SHAPES,
+        blind=name in BLIND or (name == "view" and func._overloadname == "dtype"),
+        view=any(r.alias_info is not None and not r.alias_info.is_write for r in schema.returns),
+        new=any(r.alias_info is None for r in schema.returns),
+        writes=tuple(writes) if schema.is_mutable else (),
+    )
 
 
-def _written(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
+def _written(kind: _Kind, args: Any, kwargs: Any) -> list[Tensor]:
     """The tensors that an operation writes into."""
-    if not func._schema.is_mutable:
-        return []
-    found = []
-    for place, argument in enumerate(func._schema.arguments):
-        if argument.alias_info is not None and argument.alias_info.is_write:
-            value = args[place] if place < len(args) else kwargs.get(argument.name)
-            found += all_of(Tensor, value)
-    return found
+    given = (args[place] if place < len(args) else kwargs.get(name) for place, name in kind.writes)
+    return all_of(Tensor, tuple(given))

@@ -137,7 +137,7 @@ class Trace:
             The target's number on the baseline.
         """
         beside = Tape(self.rules, self.case.run)
-        score = self._record(beside, baseline)
+        score = self._record(beside, baseline, named=False)
         pair(self.tape, beside)
         return float(score.mean())
 
@@ -174,7 +174,7 @@ class Trace:
             MissingNeed: the layer answers nothing that comes from the input.
         """
         number, mark = self._mark(layer)
-        with guarded(self.case.model), fast.kept_memory(), torch.no_grad():
+        with guarded(self.case.model), fast.kept_memory(self.case.model), torch.no_grad():
             came = self.tape.back(self._entered(start), after=number).peek(mark.cell)
         self.case.run.cost.backwards += len(self.x)
         return mark.cell.empty().zero_() if came is None else came.clone()
@@ -189,7 +189,7 @@ class Trace:
     def _gone(self, memory: Memory, before: int | None, rows: bool) -> Flow:
         book = _Book(self.tape) if rows else None
         start = memory.total()
-        with guarded(self.case.model), fast.kept_memory(), torch.no_grad():
+        with guarded(self.case.model), fast.kept_memory(self.case.model), torch.no_grad():
             self.tape.back(memory, before=before, seen=None if book is None else book.write)
         self.case.run.cost.backwards += len(self.x)
         assert self.tape.source is not None
@@ -208,17 +208,17 @@ class Trace:
         out[self.box] = full[tuple(slice(0, n) for n in sizes)]
         return out
 
-    def _record(self, tape: Tape, x: Tensor, *, opens: bool = False) -> Tensor:
+    def _record(self, tape: Tape, x: Tensor, *, opens: bool = False, named: bool = True) -> Tensor:
         model, run = self._model, self.case.run
         part = fast.arranged(x[at_box(self.box)].detach().clone())
-        layers: nn.Module | None = model.module if model.layered else None
+        layers: nn.Module | None = model.module if named and model.layered else None
 
         def scored(x: Tensor) -> Tensor:
             logits = model.logits(x)
             return self.case.clean.score(logits) if opens else self.target(logits)
 
         run.check()
-        with guarded(self.case.model), fast.kept_memory():
+        with guarded(self.case.model), fast.kept_memory(self.case.model):
             out = tape.record(scored if self._scored else model.logits, part, layers)
         run.cost.forwards += len(x)
         return out

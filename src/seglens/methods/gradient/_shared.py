@@ -31,7 +31,7 @@ Weights = Annotated[
 
 def input_map(name: str, gradient: Tensor, show: str, unit: str) -> Layer:
     """One map (*space) of values for each channel of the input (1, C, *space)."""
-    values = gradient[0].cpu()
+    values = gradient[0]
     shown = values.abs().amax(0) if show == "magnitude" else values.sum(0)
     return Layer(name, "heat" if show == "magnitude" else "signed", as_map(shown), unit)
 

@@ -19,7 +19,7 @@ from seglens.core.method import Artefact
 from seglens.engine import optimise
 from seglens.engine.artefacts import Store
 from seglens.engine.case import Case
-from seglens.engine.fast import arranged
+from seglens.engine.fast import arranged, layout
 from seglens.engine.target import FrozenTarget
 from seglens.models.intake import check_fits, fit_intake, read_plain
 from seglens.models.nets.unet import UNet
@@ -29,9 +29,10 @@ Smooth = Callable[[Tensor, Tensor], Tensor]
 MEASURED = 8  # batches over which the norms are measured at the end
 KEEP = 30.0  # seconds between two checkpoints
 CROPS = {2: 128, 3: 32}  # side of a training crop
+CPU = torch.device("cpu")
 
 
-def noise_net(channels: int, features: Sequence[int], dims: int, seed: int) -> UNet:
+def noise_net(channels: int, features: Sequence[int], dims: int, seed: int, device: torch.device = CPU) -> UNet:
     """A U-Net with these channels per level, drawn by a seed; it starts with B = ½ everywhere."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -40,7 +41,7 @@ def noise_net(channels: int, features: Sequence[int], dims: int, seed: int) -> U
         # so that what is seen later has been learnt, and is no texture of the first draw
         for parameter in net.head.parameters():
             parameter.zero_()
-    return net.to(memory_format=torch.channels_last if dims == 2 else torch.channels_last_3d)  # type: ignore[call-overload,no-any-return]
+    return net.to(device, memory_format=layout(device, dims + 2))  # type: ignore[call-overload,no-any-return]
 
 
 def noise_logits(net: UNet, x: Tensor) -> Tensor:
@@ -206,10 +207,8 @@ class Training:
         Returns:
             The weights ``net.…``; data: ``losses`` per step, ``blind``: noise never changed the utility's loss.
         """
-        device = self.case.x.device
-        net = noise_net(self.lessons[0].x.shape[0], self.features, self.lessons[0].y.ndim, self.case.run.seed).to(
-            device
-        )
+        first, device = self.lessons[0], self.case.x.device
+        net = noise_net(first.x.shape[0], self.features, first.y.ndim, self.case.run.seed, device)
         adam = torch.optim.Adam(net.parameters(), lr=self.rate)
         felt = [False]
         losses: list[float] = []
@@ -292,9 +291,9 @@ class Training:
         return crops
 
 
-def load_net(artefact: Artefact, channels: int, features: Sequence[int], dims: int) -> UNet:
-    """The trained noise net of an artefact, in eval mode on the CPU."""
-    net = noise_net(channels, features, dims, 0)
+def load_net(artefact: Artefact, channels: int, features: Sequence[int], dims: int, device: torch.device = CPU) -> UNet:
+    """The trained noise net of an artefact, in eval mode."""
+    net = noise_net(channels, features, dims, 0, device)
     net.load_state_dict({k.removeprefix("net."): torch.from_numpy(v.copy()) for k, v in artefact.arrays.items()})
     return net.eval()
 

@@ -120,7 +120,7 @@ class UNoise(Method):
     def run(self, case: Case) -> Explanation:
         """The map, the noise that each pixel bears, and how the mask survives when unimportant pixels are hidden."""
         artefact = case.artefact or self.prepare(case)
-        net = load_net(artefact, case.x.shape[1], self._features, len(case.shape)).to(case.x.device)
+        net = load_net(artefact, case.x.shape[1], self._features, len(case.shape), case.x.device)
         whole = self._whole(case)
         n = tolerance(case, net, extent(case, whole))
         if artefact.data["blind"]:
