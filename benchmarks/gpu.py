@@ -172,6 +172,7 @@ def mine(asked: Asked, clock: Clock) -> dict[str, Any]:
     with grown(clock, told):
         seconds, outcome = clock.once(ours(asked))
     told["first"] = scaled(seconds, outcome)
+    told["notes"] = outcome.details.get("notes", [])
     taken: list[dict[str, Any]] = []
     while not taken or (len(taken) < REPEATS and sum(t["spent"] for t in taken) < clock.seconds):
         cache.clear()  # scores are remembered, and would not be measured
