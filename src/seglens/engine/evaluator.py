@@ -23,7 +23,8 @@ from seglens.engine.dirty_trace import Tracer
 from seglens.engine.folding import lean
 from seglens.engine.packing import NotApart, Packed
 from seglens.engine.perturb import Perturbations
-from seglens.engine.plan import ALIKE, LARGE, Plan, Scored, plan
+from seglens.engine.pieces import spread
+from seglens.engine.plan import ALIKE, LARGE, WORTH, Plan, Scored, plan
 from seglens.engine.plan import field as field_of
 from seglens.engine.reach import Reach, TileReach, find_reach, is_known
 from seglens.engine.replay import Replay
@@ -119,8 +120,10 @@ class Evaluator:
     @property
     def crops_pay(self) -> bool:
         """Whether a crop saves more than finding out about it costs, for a single pass for each target."""
-        worth = prod(self.shape) >= LARGE or len(self.targets) >= MANY
-        return not self.run.plain and (worth or is_known(self.model))
+        if self.run.plain:
+            return False
+        far = len(self.targets) > 1 or spread(self.targets[0]) <= WORTH
+        return far and (prod(self.shape) >= LARGE or len(self.targets) >= MANY or is_known(self.model))
 
     def plan(self, perturbations: Perturbations) -> Plan:
         """How these copies will be scored."""

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import product
+from math import pi
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from seglens.core.boxes import Box, at_box, common, moved, whole
+from seglens.core.boxes import Box, at_box, moved, whole
 from seglens.engine.perturb import Perturbations
 
-SIDE = {2: 64, 3: 16}  # of the blocks in which noise is drawn
+ROUNDS = ((16, 0x7FEB352D), (15, -0x7B935975), (16, 1))  # shifts and factors, as of 32 bits with a sign
+BITS = 24  # of a number between 0 and 1, all that float32 holds
 
 
 @dataclass(frozen=True, eq=False)
 class Noise:
     """Standard normal noise that depends on seed, copy and place alone: a crop has the noise of the whole image.
+
+    Each value is made of its own place by an integer hash (two rounds of C. Wellons' lowbias32 with keys of seed and
+    copy) and the formula of Box and Muller. So it is the same on every device up to rounding, and no loop runs over it.
 
     Args:
         shape: of the image (C, *space).
@@ -27,26 +31,32 @@ class Noise:
     shape: tuple[int, ...]
     seed: int
 
-    def __call__(self, start: int, stop: int, box: Box) -> Tensor:
-        """Noise of some copies (n, C, *box), float32 on the CPU."""
+    def __call__(self, start: int, stop: int, box: Box, device: torch.device | str = "cpu") -> Tensor:
+        """Noise of some copies (n, C, *box), float32."""
         channels, *space = self.shape
-        side = SIDE[len(space)]
-        out = torch.empty(stop - start, channels, *(s.stop - s.start for s in box))
-        lattice = [range(-(-n // side)) for n in space]
-        generator = torch.Generator()
-        for at in product(*(range(s.start // side, -(-s.stop // side)) for s in box)):
-            block = tuple(slice(i * side, (i + 1) * side) for i in at)
-            both = common(block, box)
-            if both is None:
-                continue
-            number = int(np.ravel_multi_index(at, [len(line) for line in lattice]))
-            here, there = moved(both, [s.start for s in block]), moved(both, [s.start for s in box])
-            for copy in range(start, stop):
-                words = np.random.SeedSequence([self.seed % 2**63, copy, number]).generate_state(2)
-                generator.manual_seed(int(words[0]) << 31 | int(words[1]) >> 1)
-                drawn = torch.randn(channels, *(side,) * len(space), generator=generator)
-                out[copy - start][(slice(None), *there)] = drawn[(slice(None), *here)]
-        return out
+        place = torch.arange(channels, device=device, dtype=torch.int64)
+        for n, span in zip(space, box, strict=True):
+            place = place[..., None] * n + torch.arange(span.start, span.stop, device=device)
+        place = place.to(torch.int32)  # beyond 32 bits it starts again, in another row and column
+        words = [np.random.SeedSequence([self.seed % 2**63, copy]).generate_state(4) for copy in range(start, stop)]
+        keys = torch.from_numpy(np.stack(words).astype(np.int32)).to(device)
+        keys = keys.reshape(len(words), 4, *(1,) * len(self.shape))
+        radius, angle = (_uniform(place, keys[:, 2 * i], keys[:, 2 * i + 1]) for i in (0, 1))
+        return radius.log_().mul_(-2).sqrt_().mul_(angle.mul_(2 * pi).cos_())
+
+
+def _uniform(place: Tensor, one: Tensor, two: Tensor) -> Tensor:
+    """Numbers in (0, 1] of places (C, *space) and two keys (n, 1, …): (n, C, *space) float32."""
+    mixed = _hashed(_hashed(place ^ one).add_(two))
+    return mixed.bitwise_right_shift_(32 - BITS).bitwise_and_(2**BITS - 1).float().add_(1).mul_(2.0**-BITS)
+
+
+def _hashed(x: Tensor) -> Tensor:
+    """Another 32 bits for each, in place."""
+    for shift, factor in ROUNDS:
+        x ^= (x >> shift).bitwise_and_(2 ** (32 - shift) - 1)
+        x *= factor
+    return x
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +88,7 @@ class Noisy(Perturbations):
 
     def batch(self, start: int, stop: int) -> Tensor:
         """(n, C, *box)."""
-        return self.x + self.sigma * self.noise(start, min(stop, self.count), self.box).to(self.x)
+        return self.x + self.sigma * self.noise(start, min(stop, self.count), self.box, self.x.device).to(self.x)
 
     def within(self, box: Box) -> Noisy:
         """The copies inside a box; no other noise is drawn."""
