@@ -32,7 +32,7 @@ CPU_PIXELS, CPU_LEAST = 2**20, 4  # pixels of a batch, and copies whatever their
 SMALL = 1024  # bytes per pixel that a pass usually takes at most
 SPARE = 0.25  # of the memory that is allowed: freed memory that is kept, as giving it back and forth costs time
 SHARE = 0.6  # of the memory that is allowed, for the tensors of a batch
-GPU_PIXELS = 2**24  # of a batch on CUDA: a fraction of a second; small images wait for kernels to be started
+GPU_PIXELS = 2**22  # of a batch on CUDA, where small images wait for kernels to be started
 MOST = {"cpu": 64, "cuda": 256, "mps": 64}
 
 _lock = threading.Lock()

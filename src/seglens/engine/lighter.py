@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from seglens.engine.fast import blank, give_back
 
+HANDS_ON = True  # an error that shows here is that of the network, which was the one to ask
 CONVOLUTIONS = {torch.conv1d, torch.conv2d, torch.conv3d}
 TRANSPOSED = {torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d}
 # Where a convolution's backward pass is known to ask its input for the shape alone, and how many values are worth it:

@@ -30,7 +30,7 @@ from seglens.engine.target import FrozenTarget
 from seglens.models.device import free_cache, is_out_of_memory, room
 
 STEPS = 8  # at least so many batches, so that progress is seen and a stop is heard; CUDA is done before that matters
-PIXELS = {"cpu": 2**19, "cuda": fast.GPU_PIXELS}  # of a batch; more only costs memory
+PIXELS = {"cpu": 2**19, "cuda": 4 * fast.GPU_PIXELS}  # of a batch; more only costs memory
 
 
 @dataclass(frozen=True, eq=False)

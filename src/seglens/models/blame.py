@@ -51,6 +51,6 @@ def _raised_by(model: SegmentationModel, error: Exception) -> bool:
     if not any(frame.f_locals.get("self") is model.module for frame in frames):
         return False
     # what looks at operations only hands them on, and operations themselves have no frame
-    own = [frame for frame in frames if frame.f_code.co_name not in HAND_ON]
+    own = [f for f in frames if f.f_code.co_name not in HAND_ON and not f.f_globals.get("HANDS_ON")]
     last = str(own[-1].f_globals.get("__name__", ""))
     return not last.startswith(OURS) or last.startswith(NETWORKS)
