@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cache
 from math import inf
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,17 +31,18 @@ KEPT = 64 * 2**20  # bytes that glibc keeps at most by itself: to ask for fewer 
 USUAL = {TRIM_THRESHOLD: KEPT, MMAP_MAX: 65536}
 CPU_PIXELS, CPU_LEAST = 2**20, 4  # pixels of a batch, and copies whatever their size; more only costs memory
 SMALL = 1024  # bytes per pixel that a pass usually takes at most
-SPARE = 0.25  # of the memory that is allowed: freed memory that is kept, as giving it back and forth costs time
+SPARE = 0.125  # of the memory that is allowed: freed memory that is kept, as giving it back and forth costs time
 SHARE = 0.6  # of the memory that is allowed, for the tensors of a batch
 GPU_PIXELS = 2**22  # of a batch on CUDA, where small images wait for kernels to be started
 MOST = {"cpu": 64, "cuda": 256, "mps": 64}
 
 _lock = threading.Lock()
 _users = 0
+_aside = 0.0  # bytes of other kinds, when the first user came
 
 
 class _Held(ctypes.Structure):
-    """What glibc's mallinfo2 tells; of interest here is what is kept and not used."""
+    """What glibc's mallinfo2 tells; of interest here is what is in use."""
 
     _fields_ = [(name, ctypes.c_size_t) for name in ("arena", "a", "b", "c", "mapped", "d", "e", "used", "free", "f")]
 
@@ -64,7 +66,7 @@ def kept_memory(model: SegmentationModel) -> Iterator[None]:
     the time of a network on a CPU. The setting is the process's, so it lasts only as long as the work. Elsewhere
     than on Linux with glibc, and for models on a GPU, this does nothing.
     """
-    global _users
+    global _users, _aside
     libc = _glibc()
     if libc is None or model.device.type != "cpu":
         yield
@@ -72,6 +74,7 @@ def kept_memory(model: SegmentationModel) -> Iterator[None]:
     with _lock:
         _users += 1
         if _users == 1:
+            _aside = _apart(libc) if hasattr(libc, "mallinfo2") else 0.0
             libc.mallopt(MMAP_MAX, 0)
             libc.mallopt(TRIM_THRESHOLD, 2**31 - 1)
     try:
@@ -100,21 +103,26 @@ def at_rest(model: SegmentationModel) -> Iterator[None]:
 def give_back(most: float) -> None:
     """Return freed memory to the system where more than ``most`` bytes of it are kept: sizes change and leave gaps."""
     libc = None if most == inf else _glibc()
-    if libc is None:
-        return
-    if hasattr(libc, "mallinfo2"):
-        libc.mallinfo2.restype = _Held
-        if libc.mallinfo2().free <= most:
-            return
-    libc.malloc_trim(0)
+    if libc is not None and hasattr(libc, "mallinfo2") and _apart(libc) - _aside > most:
+        libc.malloc_trim(0)
+
+
+def _apart(libc: Any) -> float:
+    """Bytes that the process holds, and that are no part of what it asked the allocator for.
+
+    What glibc counts as free is no measure: it goes on counting what it has given back.
+    """
+    libc.mallinfo2.restype = _Held
+    _, resident, shared = (int(n) for n in Path("/proc/self/statm").read_text(encoding="ascii").split()[:3])
+    return float((resident - shared) * mmap.PAGESIZE - libc.mallinfo2().used)
 
 
 def spare(x: Tensor, run: Run) -> float:
     """Bytes of freed memory that a pass of an input (N, C, *space) may keep; looking takes time, so only large ones."""
     if x.device.type != "cpu":
         return inf
-    most = SPARE * room(x.device, run)
-    return most if x[:, 0].numel() * SMALL > most else inf
+    allowed = room(x.device, run)
+    return SPARE * allowed if x[:, 0].numel() * SMALL > allowed / 2 else inf
 
 
 def blank(size: Sequence[int], stride: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 GUESS = 8192  # bytes per pixel that hardly any record needs; where these fit, nothing is measured
 SHARE = 0.9  # of the memory that is allowed; a record is nearly all that a pass takes
 SIDE = 64
-PAIR = 2.4  # records of DeepLift, which makes two, and what its way back takes beside them
+PAIR = 2.7  # records of DeepLift, which makes two, and what its way back takes beside them
 
 Part = tuple[Box, Box] | tuple[None, None]
 
