@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 import torch
@@ -54,13 +55,15 @@ def tap(module: nn.Module) -> Iterator[Tap]:
         handle.remove()
 
 
-def forward_backward(model: SegmentationModel, x: Tensor, score: Score, run: Run) -> tuple[Tensor, Tensor]:
+def forward_backward(
+    model: SegmentationModel, x: Tensor, score: Score, run: Run, *, more: bool = False
+) -> tuple[Tensor, Tensor]:
     """Scores (n,) of inputs (n, C, *space), and the gradient of each with respect to its own input.
 
     Every gradient of an input comes through here: what makes a pass cheaper without changing its answer belongs here.
-    ``run.plain`` takes no part in it.
+    ``run.plain`` takes no part in it. Where ``more`` passes like it follow, freed memory is kept for these.
     """
-    with _leanly(model, (), x, run), torch.enable_grad():
+    with _leanly(model, (), x, run, more=more), torch.enable_grad():
         run.check()
         # a clone, so that a network that starts with an in-place operation does not touch the leaf
         leaf = (x if run.plain else fast.arranged(x)).detach().clone().requires_grad_(True)
@@ -159,9 +162,11 @@ def placed(near: tuple[Tensor, Tensor], activation: Tensor, box: Box, full: Size
 
 
 def _leanly(
-    model: SegmentationModel, modules: Sequence[nn.Module], x: Tensor, run: Run
+    model: SegmentationModel, modules: Sequence[nn.Module], x: Tensor, run: Run, *, more: bool = False
 ) -> AbstractContextManager[None]:
-    return fast.kept_memory(model) if run.plain else lean(model, *modules, spare=fast.spare(x, run))
+    if run.plain:
+        return fast.kept_memory(model)
+    return lean(model, *modules, spare=inf if more else fast.spare(x, run))
 
 
 def tapped(seen: Tap, run: Run) -> Tensor:

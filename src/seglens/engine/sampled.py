@@ -179,7 +179,7 @@ class Sampler:
             return self.target.combine(self.target.sums(here, piece.part))
 
         with self.under():
-            made = forward_backward(self.model.within(piece.crop, self.shape), x, score, self.run)
+            made = forward_backward(self.model.within(piece.crop, self.shape), x, score, self.run, more=not clean)
         self.run.cost.images += len(x) * piece.pixels / prod(self.shape)
         return made
 
