@@ -104,6 +104,6 @@ def test_a_network_that_starts_in_place_is_no_trouble():
 
 def test_counts_one_pass_each_way_as_the_target_is_frozen_on_it():
     image, cell, _ = context_image()
-    record = explain("vanilla-gradient", image, wrap(Deep()), Target(1, Painted(cell))).record
+    record = explain("vanilla-gradient", image, wrap(Deep()), Target(1, Painted(cell | True))).record
     assert record.cost == {"forwards": 1, "backwards": 1}
     assert isinstance(image, Image)

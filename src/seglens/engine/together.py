@@ -22,7 +22,6 @@ from seglens.engine import fast
 from seglens.engine.appetite import fits
 from seglens.engine.folding import lean
 from seglens.engine.gradients import derivatives, guarded, tap, tapped
-from seglens.engine.optimise import BACKWARD
 from seglens.engine.plan import ALIKE, seen
 from seglens.engine.target import FrozenTarget
 from seglens.models.tiled import TiledModel
@@ -30,6 +29,7 @@ from seglens.models.tiled import TiledModel
 if TYPE_CHECKING:
     from seglens.engine.evaluator import Evaluator
 
+BACK = 1.2  # what a pass back takes in passes forth, where weights learn nothing
 LEAST = 2**14  # pixels; a pass of fewer takes as long
 
 
@@ -92,8 +92,8 @@ class Together:
         engine = self.engine
         if len(engine.targets) < 2 or engine.run.plain or isinstance(engine.model, TiledModel):
             return False
-        together = max(LEAST, prod(engine.shape)) * (1 + BACKWARD * len(self._groups))
-        alone = sum(max(LEAST, prod(s.stop - s.start for s in box)) for box in self._boxes) * (1 + BACKWARD)
+        together = max(LEAST, prod(engine.shape)) * (1 + BACK * len(self._groups))
+        alone = sum(max(LEAST, prod(s.stop - s.start for s in box)) for box in self._boxes) * (1 + BACK)
         return together < alone and fits(engine.model, engine.shape, engine.run)
 
     @cached_property
