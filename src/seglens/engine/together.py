@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from seglens.engine.evaluator import Evaluator
 
 BACK = 1.2  # what a pass back takes in passes forth, where weights learn nothing
-LEAST = 2**14  # pixels; a pass of fewer takes as long
+MORE = 2**14  # pixels, whose time each pass takes besides its own
 
 
 @dataclass(eq=False)
@@ -92,8 +92,8 @@ class Together:
         engine = self.engine
         if len(engine.targets) < 2 or engine.run.plain or isinstance(engine.model, TiledModel):
             return False
-        together = max(LEAST, prod(engine.shape)) * (1 + BACK * len(self._groups))
-        alone = sum(max(LEAST, prod(s.stop - s.start for s in box)) for box in self._boxes) * (1 + BACK)
+        together = (MORE + prod(engine.shape)) * (1 + BACK * len(self._groups))
+        alone = sum(MORE + prod(s.stop - s.start for s in box) for box in self._boxes) * (1 + BACK)
         return together < alone and fits(engine.model, engine.shape, engine.run)
 
     @cached_property
