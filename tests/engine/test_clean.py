@@ -89,6 +89,30 @@ def test_a_target_that_is_not_there_is_told_all_the_same(ask):
         _ = asked(Target("nobody"), later=True, ask=ask)[1].target
 
 
+BEYOND = {
+    "point of three axes": Point((1, 2, 3)),
+    "point outside": Point((500, 5)),
+    "point before the start": Point((-1, 5)),
+    "box of three axes": Box((1, 2, 3), (4, 5, 6), predicted_only=False),
+    "box outside": Box((300, 300), (310, 310), predicted_only=False),
+    "box upside down": Box((20, 20), (5, 5), predicted_only=False),
+    "object of three axes": Object(at=(1, 2, 3)),
+    "object outside": Object(at=(900, 2)),
+    "rim of a box outside": Border(Box((300, 300), (310, 310), predicted_only=False)),
+}
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["reach unknown", "reach known"])
+@pytest.mark.parametrize("region", BEYOND)
+def test_a_wrong_click_is_told_whether_or_not_the_reach_is_known(region, known):
+    own = model()
+    if known:
+        assert find_reach(own) is not None
+    for method in ("vanilla-gradient", "seg-grad-cam", "lrp"):
+        with pytest.raises(NoSuchRegion):
+            explain(method, small_image(), own, Target(None, BEYOND[region]))
+
+
 def unet(seed=0):
     torch.manual_seed(seed)
     return wrap(UNet(1, 2, (4, 6)).eval(), classes=("background", "cell"), divisor=2)

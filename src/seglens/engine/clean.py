@@ -61,17 +61,16 @@ class Clean:
         Raises:
             OutOfMemory, ModelMismatch, Cancelled: of the pass.
         """
-        if self._logits is None:
-            plain = self.run.plain
-            self.run.check()
-            cheaply = fast.kept_memory(self.model) if plain else lean(self.model)
-            with guarded(self.model), blaming(self.model), cheaply, torch.inference_mode():
-                self.run.check()  # the first time, the network was looked at for what can be folded
-                logits = self.model.logits(self.x if plain else fast.arranged(self.x))
-            self.run.cost.forwards += 1
-            self.see(logits)
-        assert self._logits is not None
-        return self._logits
+        if self._logits is not None:
+            return self._logits
+        plain = self.run.plain
+        self.run.check()
+        cheaply = fast.kept_memory(self.model) if plain else lean(self.model)
+        with guarded(self.model), blaming(self.model), cheaply, torch.inference_mode():
+            self.run.check()  # the first time, the network was looked at for what can be folded
+            logits = self.model.logits(self.x if plain else fast.arranged(self.x))
+        self.run.cost.forwards += 1
+        return self.see(logits)
 
     @property
     def target(self) -> FrozenTarget:
@@ -82,11 +81,12 @@ class Clean:
                 self._target = freeze(self.asked, logits, self.model.spec)
         return self._target
 
-    def see(self, logits: Tensor) -> None:
-        """Keep the logits (1, K, *space) of a pass of the clean image; only the first count."""
+    def see(self, logits: Tensor) -> Tensor:
+        """Keep the logits (1, K, *space) of a pass of the clean image; only the first count, and are returned."""
         if self._logits is None:
             with _unseen():
                 self._logits = logits.detach().clone()
+        return self._logits
 
     def score(self, logits: Tensor) -> Tensor:
         """The target's number (1,) of the clean image's logits, on which it is frozen first if it is not yet."""
@@ -107,8 +107,8 @@ class Clean:
             return False
         shape = tuple(self.x.shape[2:])
         box = _place(self.asked.region, shape)
-        if box is None:
-            return True
+        if box is None or not _inside(box, shape):
+            return True  # whoever freezes the target says what is wrong with it
         if not is_known(self.model):
             return prod(shape) < LARGE
         return seen(box, shape, find_reach(self.model), self.model.spec.divisor) == whole(shape)
@@ -125,12 +125,10 @@ def _place(region: Region, shape: tuple[int, ...]) -> Box | None:
     """Where a region lies, as far as that is known before the model has drawn anything; ``None``: anywhere."""
     match region:
         case Painted(mask, _):
-            mask = np.asarray(mask)
-            if mask.shape != shape or not mask.any():
-                return None
-            return tuple(slice(int(p.min()), int(p.max()) + 1) for p in mask.nonzero())
+            held = np.asarray(mask).nonzero()
+            return tuple(slice(int(p.min()), int(p.max()) + 1) for p in held) if held[0].size else None
         case TargetBox(start, stop, _):
-            return tuple(slice(max(0, a), min(n, b)) for a, b, n in zip(start, stop, shape, strict=True))
+            return tuple(slice(max(0, a), min(b, n)) for a, b, n in zip(start, stop, shape, strict=False))
         case Point(at) | Object(_, tuple() as at):
             return tuple(slice(p, p + 1) for p in at)
         case Object():
@@ -139,3 +137,8 @@ def _place(region: Region, shape: tuple[int, ...]) -> Box | None:
             return _place(of, shape)
         case _:
             return None
+
+
+def _inside(box: Box, shape: tuple[int, ...]) -> bool:
+    """Whether a box has the axes of an image, and lies in it."""
+    return len(box) == len(shape) and all(0 <= s.start < s.stop <= n for s, n in zip(box, shape, strict=True))

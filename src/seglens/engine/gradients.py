@@ -89,7 +89,7 @@ def layer_activations(
     modules: Sequence[nn.Module],
     x: Tensor,
     run: Run,
-    seen: Callable[[Tensor], None] | None = None,
+    seen: Callable[[Tensor], object] | None = None,
 ) -> list[Tensor]:
     """The same for several layers in one pass; ``seen`` is told the network's logits (N, K, *space)."""
     run.check()

@@ -184,7 +184,7 @@ def region_weights(region: Region, labels: Labels, index: int, spec: ModelSpec) 
             weights = _component(region, labels, spec).astype(np.float32)
         case TargetBox(start, stop, predicted_only):
             weights = np.zeros(labels.shape, np.float32)
-            weights[tuple(slice(max(0, a), max(0, b)) for a, b in zip(start, stop, strict=True))] = 1
+            weights[_spans(start, stop, labels)] = 1
             if predicted_only:
                 weights *= labels == index
         case Border(of, width):
@@ -205,7 +205,7 @@ def _class_in(region: Region, labels: Labels, spec: ModelSpec) -> int:
         case Object():
             return int(labels[_component(region, labels, spec)][0])
         case TargetBox(start, stop, _):
-            seen = labels[tuple(slice(max(0, a), max(0, b)) for a, b in zip(start, stop, strict=True))]
+            seen = labels[_spans(start, stop, labels)]
         case Border(of, _):
             return _class_in(of, labels, spec)
         case _:
@@ -257,6 +257,15 @@ def _inside(at: tuple[int, ...], labels: Labels) -> tuple[int, ...]:
             fix="Choose a point from 0 to the size minus 1, in the order of the axes (Y,X).",
         )
     return at
+
+
+def _spans(start: tuple[int, ...], stop: tuple[int, ...], labels: Labels) -> Box:
+    if not len(start) == len(stop) == labels.ndim:
+        raise NoSuchRegion(
+            f"The box {start} to {stop} does not have the {labels.ndim} axes of the image.",
+            fix="Give a first and a last pixel for each axis, in their order (Y,X).",
+        )
+    return tuple(slice(max(0, a), max(0, b)) for a, b in zip(start, stop, strict=True))
 
 
 def _rim(mask: NDArray[np.bool_], width: int) -> NDArray[np.float32]:
