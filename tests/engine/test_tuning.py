@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import mmap
 
+import pytest
 import torch
 
 from hand import Deep, wrap
@@ -79,3 +81,63 @@ def test_kept_memory_counts_its_users():
     model.device = torch.device("cuda")
     with fast.kept_memory(model):
         assert fast._users == before
+
+
+class Allocator:
+    """The C library, whose trims are counted; an old one cannot tell what is in use."""
+
+    def __init__(self, old: bool) -> None:
+        self._libc, self._old, self.trims = fast._glibc(), old, 0
+
+    def __getattr__(self, name):
+        if self._old and name == "mallinfo2":
+            raise AttributeError(name)
+        return getattr(self._libc, name)
+
+    def malloc_trim(self, pad):
+        self.trims += 1
+        return self._libc.malloc_trim(pad)
+
+
+@pytest.fixture(params=[False, True], ids=["tells", "old"])
+def allocator(request, monkeypatch):
+    if fast._glibc() is None or fast._users:
+        pytest.skip("needs glibc, and nobody else at work")
+    made = Allocator(request.param)
+    if not made._old and not hasattr(made._libc, "mallinfo2"):
+        pytest.skip("this glibc does not tell what is in use")
+    monkeypatch.setattr(fast, "_glibc", lambda: made)
+    return made
+
+
+def resident():
+    return int(fast.STATM.read_text().split()[1]) * mmap.PAGESIZE
+
+
+def test_freed_memory_is_given_back_once_and_not_again_at_every_look(allocator):
+    size = 256 * 2**20
+    with fast.kept_memory(wrap(Deep())):
+        before = resident()
+        held = torch.ones(size // 4)
+        pinned = torch.ones(2**16)  # so that the heap cannot simply become shorter
+        del held
+        assert resident() - before > 0.9 * size
+        for _ in range(5):
+            fast.give_back(size / 2)
+        assert allocator.trims == (0 if allocator._old else 1)
+        if not allocator._old:
+            assert resident() - before < 0.2 * size
+        fast.give_back(float("inf"))
+        assert allocator.trims == (0 if allocator._old else 1)
+        assert float(pinned[0]) == 1
+    # at the end an allocator that cannot tell gives back all of it, for good
+    assert allocator.trims == 1
+    assert resident() - before < 0.3 * size
+
+
+def test_a_blank_tensor_has_a_shape_and_takes_no_memory():
+    before = resident()
+    made = fast.blank((1, 64, 1024, 1024), (2**26, 1, 2**16, 64), torch.float32, torch.device("cpu"))
+    assert made.is_contiguous(memory_format=torch.channels_last)
+    assert resident() - before < 2**24
+    assert fast.blank((0, 3), (3, 1), torch.float32, torch.device("cpu")).shape == (0, 3)

@@ -27,6 +27,7 @@ from seglens.models.segmentation import SegmentationModel, quiet
 
 # Numbers of glibc's mallopt, and the values that it starts with or comes to by itself.
 TRIM_THRESHOLD, MMAP_MAX = -1, -4
+STATM = Path("/proc/self/statm")
 KEPT = 64 * 2**20  # bytes that glibc keeps at most by itself: to ask for fewer again costs more than they are worth
 USUAL = {TRIM_THRESHOLD: KEPT, MMAP_MAX: 65536}
 CPU_PIXELS, CPU_LEAST = 2**20, 4  # pixels of a batch, and copies whatever their size; more only costs memory
@@ -74,7 +75,7 @@ def kept_memory(model: SegmentationModel) -> Iterator[None]:
     with _lock:
         _users += 1
         if _users == 1:
-            _aside = _apart(libc) if hasattr(libc, "mallinfo2") else 0.0
+            _aside = _apart(libc)
             libc.mallopt(MMAP_MAX, 0)
             libc.mallopt(TRIM_THRESHOLD, 2**31 - 1)
     try:
@@ -85,7 +86,8 @@ def kept_memory(model: SegmentationModel) -> Iterator[None]:
             if _users == 0:
                 for number, value in USUAL.items():
                     libc.mallopt(number, value)
-                give_back(KEPT)
+                # where nobody can tell what is kept, all of it goes
+                give_back(KEPT if _aside else -inf)
 
 
 @contextmanager
@@ -103,17 +105,20 @@ def at_rest(model: SegmentationModel) -> Iterator[None]:
 def give_back(most: float) -> None:
     """Return freed memory to the system where more than ``most`` bytes of it are kept: sizes change and leave gaps."""
     libc = None if most == inf else _glibc()
-    if libc is not None and hasattr(libc, "mallinfo2") and _apart(libc) - _aside > most:
+    if libc is not None and _apart(libc) - _aside > most:
         libc.malloc_trim(0)
 
 
 def _apart(libc: Any) -> float:
-    """Bytes that the process holds, and that are no part of what it asked the allocator for.
+    """Bytes that the process holds, and that are no part of what it asked the allocator for; 0 where nobody tells.
 
-    What glibc counts as free is no measure: it goes on counting what it has given back.
+    What glibc counts as free is no measure: it goes on counting what it has given back. Before 2.33 it counts in 32
+    bits, and there may be no ``/proc``.
     """
+    if not hasattr(libc, "mallinfo2") or not STATM.exists():
+        return 0.0
     libc.mallinfo2.restype = _Held
-    _, resident, shared = (int(n) for n in Path("/proc/self/statm").read_text(encoding="ascii").split()[:3])
+    _, resident, shared = (int(n) for n in STATM.read_text(encoding="ascii").split()[:3])
     return float((resident - shared) * mmap.PAGESIZE - libc.mallinfo2().used)
 
 
@@ -127,11 +132,11 @@ def spare(x: Tensor, run: Run) -> float:
 
 def blank(size: Sequence[int], stride: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
     """A tensor for its shape and layout alone, of zeros that nobody is to touch: on a CPU it takes no memory."""
-    room = 1 + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
-    if device.type != "cpu" or 0 in size:
+    count = 1 + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
+    if device.type != "cpu" or sys.platform == "win32" or 0 in size:  # Windows sets aside even what nobody touches
         return torch.empty_strided(size, stride, dtype=dtype, device=device)
     # pages of the system's that are never written do not exist; those of the heap would push others further up
-    memory = mmap.mmap(-1, room * dtype.itemsize)
+    memory = mmap.mmap(-1, count * dtype.itemsize)
     return torch.frombuffer(memory, dtype=dtype).as_strided(size, stride)
 
 
