@@ -95,3 +95,26 @@ def test_a_reach_that_is_wrong_is_found_and_given_up(monkeypatch):
     alone = explain("vanilla-gradient", image(), model, targets[5], run=Run(plain=True), show="signed")
     largest = float(np.abs(alone.map.data).max())
     np.testing.assert_allclose(many[5].map.data, alone.map.data, rtol=0, atol=1e-5 * largest)
+
+
+def test_where_memory_runs_out_each_is_asked_alone(monkeypatch):
+    model, targets = unet(), list(spots(24))
+    find_reach(model)
+    usual, calls = torch.autograd.grad, []
+
+    def grad(*args, **more):
+        calls.append(more.get("retain_graph"))
+        if more.get("retain_graph"):
+            raise MemoryError
+        return usual(*args, **more)
+
+    monkeypatch.setattr(torch.autograd, "grad", grad)
+    monkeypatch.setattr("seglens.engine.together.MORE", 2**20)  # so that together is thought to be cheaper
+    run = Run()
+    many = list(explain_each("vanilla-gradient", image(), model, targets, run=run, show="signed"))
+    assert calls.count(True) == 1
+    assert any("Memory ran out for passes of all" in note for note in run.notes)
+    monkeypatch.undo()
+    alone = explain("vanilla-gradient", image(), model, targets[3], show="signed")
+    largest = float(np.abs(alone.map.data).max())
+    np.testing.assert_allclose(many[3].map.data, alone.map.data, rtol=0, atol=1e-5 * largest)

@@ -22,7 +22,7 @@ from seglens.models.segmentation import SegmentationModel
 if TYPE_CHECKING:
     from seglens.engine.case import Case
 
-BACKWARD = 1.5  # what a backward pass costs, in forward passes: gradients of the input only, not of weights
+BACKWARD = 1.2  # what a backward pass costs, in forward passes: gradients of the input only, not of weights
 PIXELS = {"cpu": 2**19}  # of a chunk; more pays only on a GPU
 MOST_PIXELS = 2**23
 

@@ -18,10 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from seglens.core.boxes import Box, at_box, common, whole
+from seglens.core.errors import OutOfMemory
 from seglens.engine import fast
 from seglens.engine.appetite import fits
 from seglens.engine.folding import lean
 from seglens.engine.gradients import derivatives, guarded, tap, tapped
+from seglens.engine.optimise import BACKWARD
 from seglens.engine.plan import ALIKE, seen
 from seglens.engine.target import FrozenTarget
 from seglens.models.tiled import TiledModel
@@ -29,7 +31,6 @@ from seglens.models.tiled import TiledModel
 if TYPE_CHECKING:
     from seglens.engine.evaluator import Evaluator
 
-BACK = 1.2  # what a pass back takes in passes forth, where weights learn nothing
 MORE = 2**14  # pixels, whose time each pass takes besides its own
 
 
@@ -51,17 +52,22 @@ class Together:
 
         Raises:
             MissingNeed: a layer is never called, or returns no tensor.
-            OutOfMemory, Cancelled: of the passes.
+            Cancelled: of the passes.
         """
-        if target not in self.engine.targets or not self._pays or self._boxes_at is None:
+        if target not in self.engine.targets or not self._pays:
             return None
-        number, places, boxes = self.engine.targets.index(target), self._record[0], self._boxes_at
-        if number not in self._made:
-            self._back(next(group for group in self._groups if number in group))
-        if number not in self._made:
+        number = self.engine.targets.index(target)
+        try:
+            places, boxes = self._record[0], self._boxes_at
+            if boxes is not None and number not in self._made:
+                self._back(next(group for group in self._groups if number in group), boxes)
+        except OutOfMemory:
+            self._give_up("Memory ran out for passes of all targets together, so each is asked alone.")
+            return None
+        if number not in self._made or boxes is None:
             return None
         made = self._made.pop(number)
-        out = [torch.zeros_like(place, requires_grad=False) for place in places]
+        out = [torch.zeros_like(place) for place in places]
         for whole_map, box, values in zip(out, boxes[number], made, strict=True):
             whole_map[at_box(box)] = values
         return [(place.detach(), values) for place, values in zip(places, out, strict=True)]
@@ -92,8 +98,8 @@ class Together:
         engine = self.engine
         if len(engine.targets) < 2 or engine.run.plain or isinstance(engine.model, TiledModel):
             return False
-        together = (MORE + prod(engine.shape)) * (1 + BACK * len(self._groups))
-        alone = sum(MORE + prod(s.stop - s.start for s in box) for box in self._boxes) * (1 + BACK)
+        together = (MORE + prod(engine.shape)) * (1 + BACKWARD * len(self._groups))
+        alone = sum(MORE + prod(s.stop - s.start for s in box) for box in self._boxes) * (1 + BACKWARD)
         return together < alone and fits(engine.model, engine.shape, engine.run)
 
     @cached_property
@@ -125,22 +131,27 @@ class Together:
             found.append([one for one in own if one is not None])
         return found
 
-    def _back(self, group: list[int]) -> None:
+    def _give_up(self, why: str) -> None:
+        """From now on each target is asked alone, and nothing of the passes is kept."""
+        self.engine.run.note(why)
+        self._pays = False
+        self._made.clear()
+        vars(self).pop("_record", None)
+
+    def _back(self, group: list[int], boxes: list[list[Box]]) -> None:
         places, logits = self._record
         model, run = self.engine.model, self.engine.run
-        assert self._boxes_at is not None
         run.check()
         with guarded(model), fast.kept_memory(model), torch.enable_grad():
             total = torch.stack([self.engine.targets[n](logits).sum() for n in group]).sum()
             gradients = derivatives(total, places, keep=True)
         run.cost.backwards += 1
-        found = {n: [g[at_box(b)].clone() for g, b in zip(gradients, self._boxes_at[n], strict=True)] for n in group}
+        found = {n: [g[at_box(b)].clone() for g, b in zip(gradients, boxes[n], strict=True)] for n in group}
         for place, gradient in enumerate(gradients):
             all_of_it = gradient.abs().sum(dtype=torch.float64)
             inside = sum(parts[place].abs().sum(dtype=torch.float64) for parts in found.values())
             if float(all_of_it - inside) > ALIKE * float(all_of_it):
-                run.note("A gradient lies where the reach says that none can be, so each target is asked alone.")
-                self._pays = False
+                self._give_up("A gradient lies where the reach says that none can be, so each target is asked alone.")
                 return
         self._made |= found
 
