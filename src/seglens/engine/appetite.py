@@ -35,30 +35,31 @@ def back_and_forth(model: SegmentationModel, shape: tuple[int, ...], run: Run, u
         run: cancel.
         under: a context in which the passes run.
     """
-    key = (model.fingerprint(), model.variant, model.device.type, under is nullcontext)
-    if key not in _BYTES:
-        base, more = model, 1.0
-        if isinstance(model, TiledModel):
-            base, read = model.whole, sum(prod(s.stop - s.start for s in t.read) for t in model.grid(shape))
-            more = read / prod(shape)
-        x = _picture(base)
-        with lean(base):
+    if isinstance(model, TiledModel):
+        read = sum(prod(s.stop - s.start for s in t.read) for t in model.grid(shape))
+        return read / prod(shape) * back_and_forth(model.whole, shape, run, under)
+
+    def measure() -> float:
+        x = picture(model)
+        with lean(model):
             pass  # looking for what can be folded takes memory of its own, once
         with fast.Peak() as peak, under():
-            forward_backward(base, x, lambda logits: logits.flatten(1).sum(1), run)
-        _BYTES[key] = more * peak.bytes / x[0, 0].numel()
-    return _BYTES[key]
+            forward_backward(model, x, lambda logits: logits.flatten(1).sum(1), run)
+        return float(peak.bytes / x[0, 0].numel())
+
+    return measured(model, ("back", under is nullcontext), measure)
 
 
 def forth(model: SegmentationModel) -> float:
     """Bytes per pixel that a forward pass takes at most."""
-    key = (model.fingerprint(), model.variant, model.device.type, "forth")
-    if key not in _BYTES:
-        x = fast.arranged(_picture(model))
+
+    def measure() -> float:
+        x = fast.arranged(picture(model))
         with fast.Peak() as peak, lean(model), torch.inference_mode():
             model.logits(x)
-        _BYTES[key] = peak.bytes / x[0, 0].numel()
-    return _BYTES[key]
+        return float(peak.bytes / x[0, 0].numel())
+
+    return measured(model, ("forth",), measure)
 
 
 def fits(model: SegmentationModel, shape: tuple[int, ...], run: Run) -> bool:
@@ -70,7 +71,15 @@ def fits(model: SegmentationModel, shape: tuple[int, ...], run: Run) -> bool:
     return taken <= most or taken <= ABOUT * forth(model)
 
 
-def _picture(model: SegmentationModel) -> torch.Tensor:
+def measured(model: SegmentationModel, what: tuple[Any, ...], measure: Callable[[], float]) -> float:
+    """What ``measure`` tells about a model and some passes, asked for once."""
+    key = (model.fingerprint(), model.variant, model.device.type, *what)
+    if key not in _BYTES:
+        _BYTES[key] = measure()
+    return _BYTES[key]
+
+
+def picture(model: SegmentationModel) -> torch.Tensor:
     """Nothing, in the size of the probe (1, C, *space)."""
     spec = model.spec
     side = max(PROBE[spec.ndim], 2 * spec.divisor, spec.min_size)

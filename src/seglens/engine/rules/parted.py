@@ -14,6 +14,7 @@ from torch import Tensor
 
 from seglens.core.boxes import Box
 from seglens.engine import fast
+from seglens.engine.appetite import GUESS, measured, picture
 from seglens.engine.gradients import guarded
 from seglens.engine.pieces import Pieces
 from seglens.engine.rules.cells import Memory
@@ -26,9 +27,7 @@ from seglens.models.tiled import TiledModel
 if TYPE_CHECKING:
     from seglens.engine.case import Case
 
-GUESS = 8192  # bytes per pixel that hardly any record needs; where these fit, nothing is measured
 SHARE = 0.9  # of the memory that is allowed; a record is nearly all that a pass takes
-SIDE = 64
 PAIR = 2.7  # records of DeepLift, which makes two, and what its way back takes beside them
 
 Part = tuple[Box, Box] | tuple[None, None]
@@ -88,10 +87,12 @@ def parts(case: Case, rules: Rules) -> list[Part]:
 
 def _bytes(case: Case, rules: Rules) -> float:
     """Bytes per pixel that a record takes, measured on a small picture; DeepLift makes two."""
-    spec = case.model.spec
-    side = max(SIDE, 2 * spec.divisor, spec.min_size)
-    sides = (-(-side // spec.divisor) * spec.divisor,) * spec.ndim
-    x = torch.zeros(1, len(spec.channels), *sides, device=case.model.device)
+    told = tuple(value for value in vars(rules).values() if not isinstance(value, Tensor))
+    return measured(case.model, (type(rules), *told), lambda: _measure(case, rules))
+
+
+def _measure(case: Case, rules: Rules) -> float:
+    x = picture(case.model)
     with guarded(case.model), fast.Peak() as peak:
         tape = Tape(rules, case.run)
         out = tape.record(case.model.logits, fast.arranged(x))
@@ -102,7 +103,7 @@ def _bytes(case: Case, rules: Rules) -> float:
                 tape.back(memory)
     case.run.cost.forwards += 1
     records = PAIR if isinstance(rules, Rescale) else 1
-    return float(records * peak.bytes / prod(sides))
+    return float(records * peak.bytes / x[0, 0].numel())
 
 
 def _added(one: Flow, other: Flow) -> Flow:
