@@ -37,7 +37,7 @@ def back_and_forth(model: SegmentationModel, shape: tuple[int, ...], run: Run, u
     """
     if isinstance(model, TiledModel):
         read = sum(prod(s.stop - s.start for s in t.read) for t in model.grid(shape))
-        return read / prod(shape) * back_and_forth(model.whole, shape, run, under)
+        return float(read / prod(shape) * back_and_forth(model.whole, shape, run, under))
 
     def measure() -> float:
         x = picture(model)
