@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import mmap
 
@@ -107,6 +108,9 @@ def allocator(request, monkeypatch):
     if not made._old and not hasattr(made._libc, "mallinfo2"):
         pytest.skip("this glibc does not tell what is in use")
     monkeypatch.setattr(fast, "_glibc", lambda: made)
+    # what tests before this one have freed would be used again, and hide what is held here
+    gc.collect()
+    made._libc.malloc_trim(0)
     return made
 
 
