@@ -18,7 +18,7 @@ from seglens.engine.appetite import GUESS, measured, picture
 from seglens.engine.gradients import guarded
 from seglens.engine.pieces import Pieces
 from seglens.engine.rules.cells import Memory
-from seglens.engine.rules.rescale import Rescale
+from seglens.engine.rules.rescale import Rescale, pair
 from seglens.engine.rules.tape import Rules, Tape
 from seglens.engine.rules.trace import Flow, Row, Trace
 from seglens.models.device import room
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from seglens.engine.case import Case
 
 SHARE = 0.9  # of the memory that is allowed; a record is nearly all that a pass takes
-PAIR = 2.7  # records of DeepLift, which makes two, and what its way back takes beside them
+PAIR = 2.0  # records of DeepLift, which makes two, and what its way back takes beside them
 
 Part = tuple[Box, Box] | tuple[None, None]
 
@@ -50,9 +50,12 @@ def summed(
     Raises:
         NoRule, OutOfMemory, Cancelled: as :class:`Trace`.
     """
-    start, flow, boxes = 0.0, None, parts(case, rules)
+    start, flow, trace, boxes = 0.0, None, None, parts(case, rules)
     for done, (part, box) in enumerate(boxes):
         if len(boxes) > 1:
+            # a part does not fit beside the record of the one before it, nor into the gaps that this leaves
+            trace = None
+            fast.give_back(fast.SPARE * room(case.x.device, case.run))
             case.run.progress(done, len(boxes), "parts of the region")
         asked = case if part is None else case.about(case.target.part(part))
         trace = Trace(asked, rules, box=box)
@@ -60,7 +63,7 @@ def summed(
             start += trace.compare(baseline)
         came = trace.back(rows=rows)
         flow = came if flow is None else _added(flow, came)
-    if flow is None:
+    if flow is None or trace is None:
         raise TypeError("a region has at least one part")
     return flow, trace, start
 
@@ -86,24 +89,26 @@ def parts(case: Case, rules: Rules) -> list[Part]:
 
 
 def _bytes(case: Case, rules: Rules) -> float:
-    """Bytes per pixel that a record takes, measured on a small picture; DeepLift makes two."""
+    """Bytes per pixel that recording and going back take, measured on a small picture."""
     told = tuple(value for value in vars(rules).values() if not isinstance(value, Tensor))
     return measured(case.model, (type(rules), *told), lambda: _measure(case, rules))
 
 
 def _measure(case: Case, rules: Rules) -> float:
-    x = picture(case.model)
-    with guarded(case.model), fast.Peak() as peak:
+    x, memory = picture(case.model), Memory()
+    with guarded(case.model), fast.Peak() as peak, torch.no_grad():
         tape = Tape(rules, case.run)
         out = tape.record(case.model.logits, fast.arranged(x))
-        if not isinstance(rules, Rescale) and tape.answer is not None:
-            memory = Memory()
+        if isinstance(rules, Rescale):
+            beside = Tape(rules, case.run)
+            beside.record(case.model.logits, fast.arranged(x))
+            pair(tape, beside)
+            case.run.cost.forwards += 1
+        if tape.answer is not None:
             memory.add(tape.answer, torch.ones_like(out))
-            with torch.no_grad():
-                tape.back(memory)
+            tape.back(memory)
     case.run.cost.forwards += 1
-    records = PAIR if isinstance(rules, Rescale) else 1
-    return float(records * peak.bytes / x[0, 0].numel())
+    return float(peak.bytes / x[0, 0].numel())
 
 
 def _added(one: Flow, other: Flow) -> Flow:
