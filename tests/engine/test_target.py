@@ -14,6 +14,7 @@ from seglens.core.run import Run
 from seglens.core.target import Border, Box, Object, Painted, Point, Predicted, Target, describe_region, read_region
 from seglens.engine.resolve import resolve
 from seglens.engine.target import freeze, objects
+from seglens.session import segment
 
 
 def blocks() -> torch.Tensor:
@@ -164,3 +165,56 @@ def test_regions_survive_a_record():
     assert again.source == "m.tif"
     with pytest.raises(NoSuchRegion):
         read_region(describe_region(Painted(mask)))
+
+
+class Nested(torch.nn.Module):
+    """Two sigmoids of one channel: all that is bright is organ, and the brightest of it is tumour as well."""
+
+    def forward(self, x):
+        return torch.cat([4 * x - 1, 8 * x - 4], 1)
+
+
+def nested():
+    ramp = np.linspace(0, 1, 100, dtype=np.float32).reshape(10, 10)
+    return wrap(Nested(), classes=("background", "organ", "tumour"), multilabel=True), Image(ramp, "YX")
+
+
+def test_classes_that_overlap_are_each_asked_by_themselves():
+    model, image = nested()
+    x = torch.from_numpy(image.data)
+    drawn = {"organ": (4 * x > 1), "tumour": (8 * x > 4), "background": (4 * x <= 1)}
+    logits = {"organ": 4 * x - 1, "tumour": 8 * x - 4}
+    for name, own in drawn.items():
+        case = resolve(image, model, Target(name, value="probability"), Run())
+        np.testing.assert_array_equal(case.target.region, own.numpy())
+        p = logits[name].sigmoid() if name in logits else (-logits["organ"]).sigmoid() * (-logits["tumour"]).sigmoid()
+        assert case.clean_score == pytest.approx(float(p[own].mean()), abs=1e-6)
+        told = resolve(image, model, Target(name, value="log-probability"), Run()).clean_score
+        assert told == pytest.approx(float(p[own].log().mean()), abs=1e-5)
+        if name in logits:  # nothing but the class's own answer counts
+            for value in ("logit", "margin"):
+                lead = resolve(image, model, Target(name, value=value), Run())
+                assert lead.clean_score == pytest.approx(float(logits[name][own].mean()), abs=1e-5)
+    against = resolve(image, model, Target("background"), Run())
+    lead = -torch.maximum(*logits.values())[drawn["background"]].mean()
+    assert against.clean_score == pytest.approx(float(lead), abs=1e-5)
+
+
+def test_a_box_and_the_live_region_know_classes_that_overlap():
+    model, image = nested()
+    box = resolve(image, model, Target("organ", Box((6, 0), (9, 10))), Run())
+    assert box.target.pixels == 30  # half of them are shown as tumour
+    live = resolve(image, model, Target("organ", Predicted(live=True), reduction="sum"), Run())
+    assert float(live.score(live.logits)) == pytest.approx(float((live.logits[:, 1] * (live.logits[:, 1] > 0)).sum()))
+
+
+def test_prediction_of_classes_that_overlap():
+    model, image = nested()
+    made = segment(image, model, probabilities=True)
+    x = image.data
+    organ, tumour = (1 / (1 + np.exp(-z)) for z in (4 * x - 1, 8 * x - 4))
+    np.testing.assert_allclose(made.probabilities, [(1 - organ) * (1 - tumour), organ, tumour], atol=1e-6)
+    np.testing.assert_array_equal(made.labels, np.where(x <= 0.25, 0, np.where(8 * x - 4 > 4 * x - 1, 2, 1)))
+    both = [-(p * np.log(p) + (1 - p) * np.log(1 - p)) for p in (organ, tumour)]
+    np.testing.assert_allclose(made.entropy, np.mean(both, 0), atol=1e-5)
+    assert model.spec.choices == 2

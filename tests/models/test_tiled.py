@@ -126,3 +126,24 @@ def test_a_net_with_reach_and_tiles_takes_the_nearer():
     box = (slice(40, 44), slice(40, 44))
     one, two = inner.influenced(box, (120, 100)), tiled.influenced(box, (120, 100))
     assert all(b.start >= a.start and b.stop <= a.stop for a, b in zip(one, two, strict=True))
+
+
+def overlapping():
+    """Instance norm, two sigmoids: an organ and a tumour within it."""
+    torch.manual_seed(1)
+    layers = nn.Conv2d(1, 4, 3, padding=1), nn.InstanceNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1)
+    return wrap(nn.Sequential(*layers), classes=("background", "organ", "tumour"), multilabel=True)
+
+
+def test_classes_that_overlap_are_blended_each_by_itself():
+    model, image = overlapping(), picture()
+    x = torch.from_numpy(image.data)[None, None]
+    with torch.no_grad():
+        tiled = TiledModel(model, 48).logits(x)
+        whole = TiledModel(model, 512).logits(x)
+    drawn = segment(image, model, tile=48, probabilities=True)
+    assert torch.equal(tiled[:, 0], torch.zeros_like(tiled[:, 0]))
+    np.testing.assert_allclose(tiled[0, 1:].sigmoid().numpy(), drawn.probabilities[1:], atol=2e-6)
+    np.testing.assert_array_equal(tiled.argmax(1)[0].numpy(), drawn.labels)
+    torch.testing.assert_close(whole, model.logits(x))
+    assert float((tiled - whole).abs().max()) < 3  # each tile takes its own statistics

@@ -22,6 +22,7 @@ from seglens.core.boxes import Box, at_box, whole
 from seglens.core.errors import ImageMismatch, NoSuchRegion
 from seglens.core.target import Border, Object, Painted, Point, Predicted, Region, Target, Value
 from seglens.core.target import Box as TargetBox
+from seglens.models.classes import drawn, log_probability
 from seglens.models.spec import ModelSpec
 
 Labels = NDArray[Any]
@@ -37,6 +38,7 @@ class FrozenTarget:
         value: what is read per pixel.
         mean: divide by the number of pixels that count.
         live: count the pixels that are of the class now, whatever was frozen.
+        overlapping: each class has a sigmoid of its own, and a pixel may be of several.
     """
 
     index: int
@@ -45,6 +47,7 @@ class FrozenTarget:
     value: Value
     mean: bool
     live: bool = False
+    overlapping: bool = False
 
     @property
     def region(self) -> NDArray[np.bool_]:
@@ -67,10 +70,15 @@ class FrozenTarget:
         if self.value == "logit":
             return own
         if self.value == "margin":
-            others = [i for i in range(logits.shape[1]) if i != self.index]
-            return own - logits[:, others].amax(1)
-        log = logits.log_softmax(1)[:, self.index]
+            # what each draws for itself has no rival but the background
+            rivals = range(1) if self.overlapping and self.index else range(logits.shape[1])
+            return own - logits[:, [i for i in rivals if i != self.index]].amax(1)
+        log = log_probability(logits, self.index, self.overlapping)
         return log if self.value == "log-probability" else log.exp()
+
+    def drawn(self, logits: Tensor) -> Tensor:
+        """Where logits (N, K, *space) draw the class: bool (N, *space)."""
+        return drawn(logits, self.index, self.overlapping)
 
     @cached_property
     def box(self) -> Box:
@@ -92,7 +100,7 @@ class FrozenTarget:
         values = self.per_pixel(logits)
         weights = (self.weights if at is None else self.weights[at]).to(values)
         if self.live:
-            now = (logits.argmax(1) == self.index).to(values)
+            now = self.drawn(logits).to(values)
             parts = [values * now, now]
         elif self.value == "dice":
             parts = [values * (weights > 0), values]
@@ -127,7 +135,7 @@ class FrozenTarget:
     @cached_property
     def key(self) -> bytes:
         """Tells targets apart, for caches."""
-        told = f"{self.index} {self.value} {self.mean} {self.live} {tuple(self.weights.shape)}"
+        told = f"{self.index} {self.value} {self.mean} {self.live} {self.overlapping} {tuple(self.weights.shape)}"
         return hashlib.sha256(told.encode() + self.weights.cpu().numpy().tobytes()).digest()
 
 
@@ -157,14 +165,16 @@ def freeze(target: Target, logits: Tensor, spec: ModelSpec, labels: Labels | Non
     index = None if target.of_class is None else spec.class_index(target.of_class)
     if index is None:
         index = _class_in(target.region, labels, spec)
-    weights = region_weights(target.region, labels, index, spec)
+    own = drawn(logits, index, True)[0].cpu().numpy() if spec.overlapping else None
+    weights = region_weights(target.region, labels, index, spec, own)
     value: Value = target.value
-    if value == "logit" and spec.multilabel and len(spec.classes) == 2:
-        # a one-logit network has logit z for its class and -z against it
+    if value == "logit" and spec.multilabel and (index == 0 or len(spec.classes) == 2):
+        # the background of such a network has no logit; one of a single logit has z for its class and -z against it
         value = "margin"
     frozen = torch.from_numpy(weights.astype(np.float32)).to(logits.device)
     live = isinstance(target.region, Predicted) and target.region.live
-    return FrozenTarget(index, spec.classes[index].name, frozen, value, target.reduction == "mean", live)
+    name, mean = spec.classes[index].name, target.reduction == "mean"
+    return FrozenTarget(index, name, frozen, value, mean, live, spec.overlapping)
 
 
 def objects(labels: Labels) -> NDArray[np.int32]:
@@ -172,8 +182,19 @@ def objects(labels: Labels) -> NDArray[np.int32]:
     return np.asarray(measure.label(labels, background=0, connectivity=1), dtype=np.int32)
 
 
-def region_weights(region: Region, labels: Labels, index: int, spec: ModelSpec) -> NDArray[np.float32]:
-    """Weights (*space) of a region; raises if nothing counts."""
+def region_weights(
+    region: Region, labels: Labels, index: int, spec: ModelSpec, own: Labels | None = None
+) -> NDArray[np.float32]:
+    """Weights (*space) of a region; raises if nothing counts.
+
+    Args:
+        region: which pixels.
+        labels: class per pixel.
+        index: of the class asked about.
+        spec: the model's classes.
+        own: where the class is drawn, if labels do not tell all of it, as classes may overlap.
+    """
+    own = labels == index if own is None else own
     match region:
         case Painted(mask, _):
             weights = np.sign(_fitting(mask, labels).astype(np.float32))
@@ -186,11 +207,11 @@ def region_weights(region: Region, labels: Labels, index: int, spec: ModelSpec) 
             weights = np.zeros(labels.shape, np.float32)
             weights[_spans(start, stop, labels)] = 1
             if predicted_only:
-                weights *= labels == index
+                weights *= own
         case Border(of, width):
-            weights = _rim(region_weights(of, labels, index, spec) > 0, width)
+            weights = _rim(region_weights(of, labels, index, spec, own) > 0, width)
         case _:
-            weights = (labels == index).astype(np.float32)
+            weights = own.astype(np.float32)
     if not weights.any():
         raise NoSuchRegion(_empty(region, index, spec), fix=_empty_fix(region, labels, spec))
     return weights

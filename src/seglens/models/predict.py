@@ -16,6 +16,7 @@ from seglens.core.errors import OutOfMemory
 from seglens.core.image import Image
 from seglens.core.run import Run
 from seglens.models.blame import blaming
+from seglens.models.classes import probabilities
 from seglens.models.device import free_cache, is_out_of_memory
 from seglens.models.intake import Intake, check_fits, fit_intake, read_plain
 from seglens.models.segmentation import SegmentationModel, quiet
@@ -33,7 +34,8 @@ class Piece:
         where: box in the image's space axes.
         labels: class per pixel (*box), uint8.
         probabilities: (K, *box), float32.
-        entropy: predictive entropy in nats (*box), float32; 0 is certain, log K is no idea.
+        entropy: predictive entropy in nats (*box), float32; 0 is certain, the log of
+            :attr:`~seglens.models.spec.ModelSpec.choices` is no idea.
         done, total: tiles so far and in all.
     """
 
@@ -113,7 +115,8 @@ def predict(
         view = image.select(**position) if position else image
         for where, maps in _sweep(model, view, intake, grid, ladder, run):
             done += 1
-            yield _piece(position, where, maps, done, total)
+            labels = labels_of(maps, model.spec.overlapping)
+            yield Piece(position, where, labels, maps, entropy_of(maps, model.spec.overlapping), done, total)
             run.progress(done, total, "tiles")
 
 
@@ -149,7 +152,7 @@ def _sweep(
         run.check()
         boxes = [dict(zip(spec.axes, t.read, strict=True)) for t in batch]
         x = np.stack([intake.to_input(read_plain(image, spec, **box)) for box in boxes])
-        maps = probabilities(model, torch.from_numpy(x), ladder, run, grid.halo)
+        maps = class_maps(model, torch.from_numpy(x), ladder, run, grid.halo)
         for t, one in zip(batch, maps, strict=True):
             inner = one[(slice(None), *t.inner)].numpy()
             yield t.core, blend.add(t, inner, ramp(t, grid.overlap))
@@ -170,7 +173,7 @@ def _sizes(tile: Tile) -> tuple[int, ...]:
     return tuple(r.stop - r.start for r in tile.read)
 
 
-def probabilities(model: SegmentationModel, x: Tensor, ladder: Ladder, run: Run, halo: tuple[int, ...]) -> Tensor:
+def class_maps(model: SegmentationModel, x: Tensor, ladder: Ladder, run: Run, halo: tuple[int, ...]) -> Tensor:
     """Class probabilities (N, K, *space) of input (N, C, *space), on the CPU, within the memory there is.
 
     Raises:
@@ -199,7 +202,7 @@ def _forward(model: SegmentationModel, x: Tensor, splits: int, halo: tuple[int, 
     size = x.shape[2 + axis]
     if splits == 0 or size < 2 * model.spec.divisor:
         with blaming(model), torch.inference_mode(), quiet(model.module):
-            out = model.logits(x.to(model.device)).softmax(1)
+            out = probabilities(model.logits(x.to(model.device)), model.spec.overlapping)
         run.cost.forwards += len(x)
         return out.float().cpu()
     d = model.spec.divisor
@@ -222,6 +225,19 @@ def _no_memory(model: SegmentationModel, ladder: Ladder) -> OutOfMemory:
     return OutOfMemory(f"{where[0].upper()}{where[1:]} ran out of memory; tried {tried}.", fix=fix)
 
 
-def _piece(position: dict[str, int], where: tuple[slice, ...], maps: NDArray[Any], done: int, total: int) -> Piece:
-    entropy = -(maps * np.log(np.clip(maps, 1e-12, None))).sum(0)
-    return Piece(position, where, maps.argmax(0).astype(np.uint8), maps, entropy.astype(np.float32), done, total)
+def labels_of(maps: NDArray[Any], overlapping: bool) -> NDArray[np.uint8]:
+    """Class per pixel of probabilities (K, *space); of classes that lie over each other, the most probable."""
+    if not overlapping:
+        return maps.argmax(0).astype(np.uint8)
+    return np.asarray(np.where(maps[1:].max(0) > 0.5, maps[1:].argmax(0) + 1, 0), np.uint8)
+
+
+def entropy_of(maps: NDArray[Any], overlapping: bool) -> NDArray[np.float32]:
+    """Predictive entropy in nats of probabilities (K, *space); the mean over classes that lie over each other."""
+    if not overlapping:
+        return np.asarray(_surprise(maps).sum(0), np.float32)
+    return np.asarray((_surprise(maps[1:]) + _surprise(1 - maps[1:])).mean(0), np.float32)
+
+
+def _surprise(p: NDArray[Any]) -> NDArray[Any]:
+    return np.asarray(-p * np.log(np.clip(p, 1e-12, None)))

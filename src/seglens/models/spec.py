@@ -111,6 +111,16 @@ class ModelSpec:
         """Number of space axes, 2 or 3."""
         return len(self.axes)
 
+    @property
+    def overlapping(self) -> bool:
+        """Whether a pixel may be of several classes: there are several, and each has a sigmoid of its own."""
+        return self.multilabel and len(self.classes) > 2
+
+    @property
+    def choices(self) -> int:
+        """Between how many answers a decision about a pixel falls: all classes, or yes and no of one."""
+        return 2 if self.overlapping else len(self.classes)
+
     def class_index(self, wanted: str | int) -> int:
         """Index of a class given by name, number or number as text.
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from seglens.core.boxes import at_box, moved
+from seglens.models.classes import joined, shares
 from seglens.models.predict import make_grid
 from seglens.models.segmentation import SegmentationModel
 from seglens.models.tiles import Grid, Tile, ramp
@@ -68,14 +69,16 @@ class TiledModel(SegmentationModel):
 
     def blended(self, x: Tensor, tiles: Sequence[tuple[Tile, object]]) -> Tensor:
         """Tiles one after the other, joined by their weights."""
-        out = x.new_full((len(x), len(self.spec.classes), *x.shape[2:]), NOTHING)
+        over = self.spec.overlapping
+        count = 2 * (len(self.spec.classes) - 1) if over else len(self.spec.classes)
+        out = x.new_full((len(x), count, *x.shape[2:]), NOTHING)
         for tile, weights in tiles:
-            part = self.whole.logits(x[at_box(tile.read)]).log_softmax(1)[at_box(tile.inner)]
+            part = shares(self.whole.logits(x[at_box(tile.read)]), over)[at_box(tile.inner)]
             weighted = part + torch.as_tensor(weights).to(x).log()
             where = at_box(tile.core)
             # a copy of what stood there: a gradient may need it after the next tile has written over it
             out[where] = torch.logaddexp(out[where].clone(), weighted)
-        return out
+        return joined(out, over)
 
 
 class _Part(SegmentationModel):

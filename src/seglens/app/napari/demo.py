@@ -75,7 +75,7 @@ def _fill(viewer: Any, image: Image, segmentation: Any, explanations: Sequence[E
 
 def _add_prediction(viewer: Any, source: Layer, frame: results.Frame, made: Any, spec: ModelSpec) -> None:
     where = results.placement(source, frame.start)
-    entropy = results.uncertainty_layer(np.asarray(made.entropy), len(spec.classes), name="uncertainty", **where)
+    entropy = results.uncertainty_layer(np.asarray(made.entropy), spec, name="uncertainty", **where)
     results.add(viewer, entropy)
     results.add(viewer, results.prediction_layer(np.asarray(made.labels), spec, name="prediction", **where))
     results.outline(viewer)

@@ -125,7 +125,7 @@ class Filler:
         if key == "labels":
             layer: Layer = results.prediction_layer(shown, self._spec, **given)
         elif key == "entropy":
-            layer = results.uncertainty_layer(shown, len(self._spec.classes), **given)
+            layer = results.uncertainty_layer(shown, self._spec, **given)
         else:
             layer = results.probability_layer(shown, colour, **given)
         self._bases[key] = base

@@ -218,12 +218,12 @@ def probability_layer(shown: NDArray[Any], colour: str, **where: Any) -> ImageLa
     )
 
 
-def uncertainty_layer(shown: NDArray[Any], classes: int, **where: Any) -> ImageLayer:
-    """The layer of predictive entropy; the limit is that of no idea at all, log K."""
+def uncertainty_layer(shown: NDArray[Any], spec: ModelSpec, **where: Any) -> ImageLayer:
+    """The layer of predictive entropy; the limit is that of no idea at all."""
     return ImageLayer(
         shown,
         colormap=map_colours("heat"),
-        contrast_limits=(0, log(classes)),
+        contrast_limits=(0, log(spec.choices)),
         blending="translucent_no_depth",
         visible=False,
         metadata=_mark("uncertainty"),

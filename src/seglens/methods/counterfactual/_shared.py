@@ -10,12 +10,14 @@ from torch import Tensor
 from seglens.core.explanation import Layer, Table
 from seglens.engine import masks
 from seglens.engine.case import Case
+from seglens.models.classes import probabilities
 
 
 def edited_layers(case: Case, edited: Tensor, after: Tensor) -> tuple[Layer, ...]:
     """The edited image (1, C, *space), and what its logits (1, K, *space) change: mask, pixels, probability."""
     labels = case.classes(after)[0]
-    lost = (case.logits.softmax(1) - after.softmax(1))[0, case.target.index].cpu().numpy()
+    before, now = (probabilities(z, case.model.spec.overlapping)[0, case.target.index] for z in (case.logits, after))
+    lost = (before - now).cpu().numpy()
     return (
         Layer("edited image", "image", case.intensities(edited), rgb=edited.shape[1] == 3),
         Layer("mask after", "labels", labels),

@@ -147,7 +147,7 @@ def lessons(case: Case, whole: bool) -> list[Lesson]:
             counts.
     """
     target, box = case.target, extent(case, whole)
-    y = case.logits[0].argmax(0) == target.index
+    y = target.drawn(case.logits)[0]
     if case.annotation is not None:
         y = torch.from_numpy(np.asarray(case.annotation) != 0).to(case.x.device)
     w = torch.ones_like(target.weights) if whole else (target.weights != 0).float()
@@ -156,7 +156,7 @@ def lessons(case: Case, whole: bool) -> list[Lesson]:
         check_fits(image, case.model.spec)
         pixels = fit_intake(image, case.model.spec).to_input(read_plain(image, case.model.spec))
         x = torch.from_numpy(pixels).to(case.x)
-        y = (case.forward(x.unsqueeze(0))[0].argmax(0) == target.index).float().clone()
+        y = target.drawn(case.forward(x.unsqueeze(0)))[0].float().clone()
         made.append(_lesson(x, y, torch.ones_like(y)))
     return made
 
@@ -325,5 +325,5 @@ def _restore(left: Artefact, net: UNet, adam: torch.optim.Adam) -> None:
 
 def everything(case: Case) -> bool:
     """Whether the target is all that the model calls its class, and no smaller region."""
-    own = case.logits[0].argmax(0) == case.target.index
+    own = case.target.drawn(case.logits)[0]
     return bool(torch.equal(case.target.weights != 0, own))

@@ -97,14 +97,14 @@ def visible(case: Case, importance: Tensor, shares: Sequence[float], whole: bool
     flat = importance.flatten()
     chance = torch.randperm(len(flat), generator=case.generator()).to(flat.device)
     counts = torch.ones(case.shape, dtype=torch.bool, device=flat.device) if whole else case.target.weights != 0
-    own = (case.logits[0].argmax(0) == case.target.index) & counts
+    own = case.target.drawn(case.logits)[0] & counts
     sorted_flat = flat.sort(descending=True).values
     rows: dict[str, list[float]] = {"B up to": [], "share visible": [], "Dice": [], "Dice of random pixels": []}
     for number, share in enumerate(shares):
         case.run.progress(number, len(shares), "thresholds")
         dices = []
         for shown in (most(importance, share), _chosen(chance, share).reshape(importance.shape)):
-            now = (case.forward(hide(case, shown))[0].argmax(0) == case.target.index) & counts
+            now = case.target.drawn(case.forward(hide(case, shown)))[0] & counts
             total = int(now.sum() + own.sum())
             dices.append(2 * int((now & own).sum()) / total if total else 1.0)
         last = max(0, round(share * len(flat)) - 1)
