@@ -228,7 +228,7 @@ def _no_memory(model: SegmentationModel, ladder: Ladder) -> OutOfMemory:
 def labels_of(maps: NDArray[Any], overlapping: bool) -> NDArray[np.uint8]:
     """Class per pixel of probabilities (K, *space); of classes that lie over each other, the most probable."""
     if not overlapping:
-        return maps.argmax(0).astype(np.uint8)
+        return np.asarray(maps.argmax(0), np.uint8)
     return np.asarray(np.where(maps[1:].max(0) > 0.5, maps[1:].argmax(0) + 1, 0), np.uint8)
 
 
