@@ -188,6 +188,30 @@ def test_nothing_in_view_and_paint_elsewhere(drive, seen, tmp_path):
     assert "Nothing is painted" in d.say()
 
 
+def test_what_is_wrong_with_a_question_goes_when_that_is_asked_anew(drive, seen):
+    d = drive()
+    d.use(make_model())
+    d.dock.tabs.setCurrentIndex(1)
+    d.viewer.add_image(blobs(40, 50))
+    question = d.session.question
+    question.method = "vanilla-gradient"
+    far = d.viewer.add_labels(np.zeros((40, 50), int))
+    question.target_id, question.region = layer_id(far), "painted"
+    for change in (
+        lambda: setattr(question, "region", "predicted"),
+        lambda: setattr(question, "value", "margin"),
+        d.session.values_changed.emit,
+    ):
+        question.region = "painted"
+        press(d, seen, "nothing painted")
+        assert "Nothing is painted" in d.say()
+        change()
+        assert d.session.status.message is None
+    d.session.say("The file was saved.")
+    question.region = "painted"
+    assert "saved" in d.say()
+
+
 def test_too_many_axes_are_said_before_anything_starts(drive):
     d = drive()
     d.viewer.add_image(np.zeros((1, 1, 1, 1, 8, 9), np.uint8))

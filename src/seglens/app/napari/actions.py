@@ -81,12 +81,12 @@ class Actions(QObject):
         """Segment what is chosen, or another scope."""
         why = asking.why_not(self.session, "segment")
         if why:
-            self.session.say(why, level="warning")
+            self.session.say(why, level="warning", asked=True)
             return
         try:
             plan = asking.plan_segment(self.session, scope)
         except SegLensError as error:
-            notify.error(self.session, error)
+            notify.error(self.session, error, asked=True)
             return
         question, model = self.session.question, self.session.model
         viewer = self.session.viewer
@@ -134,12 +134,12 @@ class Actions(QObject):
     def _plan(self) -> asking.ExplainPlan | None:
         why = asking.why_not(self.session, "explain")
         if why:
-            self.session.say(why, level="warning")
+            self.session.say(why, level="warning", asked=True)
             return None
         try:
             return asking.plan_explain(self.session)
         except SegLensError as error:
-            notify.error(self.session, error)
+            notify.error(self.session, error, asked=True)
             return None
 
     def _ask(self, plan: asking.ExplainPlan, ask: Callable[..., Any]) -> None:
@@ -150,7 +150,7 @@ class Actions(QObject):
         sofar = SoFar(viewer, self, plan, model.spec)
 
         def failed(error: BaseException) -> None:
-            notify.error(self.session, error)
+            notify.error(self.session, error, asked=True)
             self._stopped_early(plan, sofar)
 
         job = self._job(plan.title, call, lambda came: self._explained(job, plan, sofar, came), failed)
@@ -209,7 +209,7 @@ class Actions(QObject):
     ) -> Job:
         job = Job(title, call)
         job.returned.connect(done)
-        job.failed.connect(failed or (lambda error: notify.error(self.session, error)))
+        job.failed.connect(failed or (lambda error: notify.error(self.session, error, asked=True)))
         return job
 
     def _begin(self, job: Job, layer: Layer, ended: Callable[[], None]) -> None:
@@ -288,7 +288,7 @@ class Actions(QObject):
             self.session.say(words.KEPT_EARLY.format(title=plan.title, name=name))
 
     def _strip_failed(self, plan: asking.ExplainPlan, strip: Strip, error: BaseException) -> None:
-        notify.error(self.session, error)
+        notify.error(self.session, error, asked=True)
         self._strip_stopped(plan, strip)
 
     def made(self, plan: asking.ExplainPlan, answer: Explanation) -> Made:

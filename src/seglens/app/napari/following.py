@@ -119,12 +119,12 @@ class Follower(QObject):
         self._spot = self._session.question.spot
         why = asking.why_not(self._session, "explain")
         if why:
-            self._session.say(why, level="warning")
+            self._session.say(why, level="warning", asked=True)
             return
         try:
             plan = asking.plan_explain(self._session)
         except SegLensError as error:
-            self._session.say(error.what, error.fix, "warning")
+            self._session.say(error.what, error.fix, "warning", asked=True)
             return
         live = self._of(asking.View(plan.layer, plan.frame, plan.image))
         call = partial(
@@ -208,7 +208,7 @@ class Follower(QObject):
     def _failed(self, error: BaseException) -> None:
         if isinstance(error, SegLensError):
             # a click beside every object is no accident
-            self._session.say(error.what, error.fix, "warning")
+            self._session.say(error.what, error.fix, "warning", asked=True)
         else:
             notify.error(self._session, error)
 

@@ -13,8 +13,14 @@ from seglens.core.errors import Cancelled, SegLensError
 log = logging.getLogger("seglens")
 
 
-def error(session: ViewerSession, failed: BaseException) -> None:
-    """Say what went wrong above the footer, and as a notification for those who look elsewhere."""
+def error(session: ViewerSession, failed: BaseException, *, asked: bool = False) -> None:
+    """Say what went wrong above the footer, and as a notification for those who look elsewhere.
+
+    Args:
+        session: whose footer.
+        failed: what was raised.
+        asked: whether it is about the question, so that another question outdates it.
+    """
     if isinstance(failed, Cancelled):
         session.say(failed.what)
         return
@@ -23,7 +29,7 @@ def error(session: ViewerSession, failed: BaseException) -> None:
     else:
         log.error("unexpected error", exc_info=failed)
         what, fix = words.unexpected(failed)
-    session.say(what, fix, "error")
+    session.say(what, fix, "error", asked=asked)
     show_warning(f"{what}\n{fix}")
 
 

@@ -139,7 +139,7 @@ class Picker(QObject):
             return False
         if adapt.pixel_at(layer, world) is None:
             if told:
-                self._session.say(*words.OUTSIDE, level="warning")
+                self._session.say(*words.OUTSIDE, level="warning", asked=True)
             return False
         message = self._session.status.message
         if message is not None and message.what == words.OUTSIDE[0]:

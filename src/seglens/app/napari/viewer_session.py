@@ -35,12 +35,13 @@ class State(Enum):
 
 @dataclass(frozen=True)
 class Message:
-    """A sentence or two above the footer; ``action`` names a button on it."""
+    """A sentence or two above the footer; ``action`` names a button on it, ``asked`` tells that a question is meant."""
 
     what: str
     fix: str = ""
     level: Level = "note"
     action: str = ""
+    asked: bool = False
 
 
 @dataclass(frozen=True)
@@ -170,6 +171,8 @@ class ViewerSession:
         self.values: dict[str, dict[str, Any]] = {}
         self.lock = threading.Lock()  # of the model: one work at a time
         viewer.layers.events.removed.connect(self._forget)
+        self.question.events.connect(self._outdated)
+        self.values_changed.connect(self._outdated)
 
     @property
     def viewer(self) -> ViewerModel | None:
@@ -207,9 +210,14 @@ class ViewerSession:
         self.axes[layer_id(layer)] = axes
         self.axes_changed.emit()
 
-    def say(self, what: str, fix: str = "", level: Level = "note", action: str = "") -> None:
-        """Show a sentence or two above the footer."""
-        self.status.message = Message(what, fix, level, action) if what else None
+    def say(self, what: str, fix: str = "", level: Level = "note", action: str = "", *, asked: bool = False) -> None:
+        """Show a sentence or two above the footer; what is wrong with a question goes when that is ``asked`` anew."""
+        self.status.message = Message(what, fix, level, action, asked) if what else None
+
+    def _outdated(self, _event: object = None) -> None:
+        message = self.status.message
+        if message is not None and message.asked:
+            self.say("")
 
     def _forget(self, event: Any) -> None:
         gone = layer_id(event.value)
