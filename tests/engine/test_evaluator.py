@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -379,3 +381,37 @@ def test_object_of_the_class_is_a_sibling_of_its_class():
         "occlusion", image, model, [Target("cell", Predicted()), Target("cell", Object(number=1))], window=30
     )
     assert answers[0].record.target["resolved"]["pixels"] >= answers[1].record.target["resolved"]["pixels"]
+
+
+@pytest.mark.parametrize(("method", "more"), [
+    ("occlusion", {"window": 6, "stride": 3}), ("rise", {"samples": 64}), ("seg-ablation-cam", {}),
+    ("smooth-grad", {"samples": 8}),
+])  # fmt: skip
+def test_what_ends_between_two_steps_leaves_nothing_on_in_its_thread(method, more, monkeypatch):
+    """In a viewer threads are used again, and an error with all its frames goes to another one."""
+    monkeypatch.setattr("seglens.core.run.PAUSE", -1)
+    model, image = wrap(Deep()), small_image()
+    mask = np.zeros(image.space("YX"), bool)
+    mask[8:14, 8:16] = True
+    target = Target("cell", Painted(mask))
+
+    def stop(*_):
+        raise KeyError("the window was closed")
+
+    def state():
+        modes = torch.overrides._get_current_function_mode_stack()
+        return torch.is_inference_mode_enabled(), torch.is_grad_enabled(), len(modes)
+
+    def gradient():
+        cache.clear()
+        return explain("vanilla-gradient", image, model, target).map.data
+
+    run = Run()
+    run.on_partial = stop
+    with ThreadPoolExecutor(1) as pool:
+        before, expected = pool.submit(state).result(), pool.submit(gradient).result()
+        failed = pool.submit(lambda: explain(method, image, model, target, run=run, **more)).exception()
+        assert isinstance(failed, KeyError)
+        assert pool.submit(state).result() == before
+        np.testing.assert_allclose(pool.submit(gradient).result(), expected, atol=1e-6 * expected.max())
+        assert np.abs(expected).max() > 0

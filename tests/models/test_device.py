@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from hand import Deep, small_image, wrap
-from seglens.core.errors import NoSuchRegion
+from seglens.core.errors import BadParameter, NoSuchRegion
 from seglens.core.run import Run
 from seglens.core.target import Object, Painted, Target
 from seglens.models import device
-from seglens.models.device import direct, exact, is_out_of_memory, room
+from seglens.models.device import choose_device, direct, exact, is_out_of_memory, room
 from seglens.models.segmentation import quiet
 from seglens.session import explain, segment
 
@@ -163,3 +163,26 @@ def test_what_is_free_on_a_gpu_is_asked_once_a_run(monkeypatch):
     assert room(there, Run()) == (2**30 + 2**20) // 2
     assert room(here, run) == 2**30
     assert room(there, Run(memory=5)) == room(here, Run(memory=5)) == 5
+
+
+def test_an_apple_gpu_is_for_those_who_ask(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert choose_device().name == "cpu"
+    assert "mps" in choose_device().why
+    assert choose_device("mps").label == "Apple GPU"
+    with pytest.raises(BadParameter, match="cuda"):
+        choose_device("cuda")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(BadParameter, match="mps"):
+        choose_device("mps")
+    assert "mps" not in choose_device().why
+
+
+def test_the_most_exact_numbers_of_a_device():
+    t = torch.full((4, 2), 0.1)
+    assert device.fine(t).dtype == torch.float64
+    assert device.fine_sum(t).item() == pytest.approx(0.8, abs=1e-7)
+    assert device.fine_sum(t, 1).shape == (4,)
+    assert device.finest(torch.device("cuda")) == torch.float64
+    assert device.finest(torch.device("mps")) == torch.float32

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from math import isfinite, prod
 from typing import Any, Protocol
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from seglens.core.boxes import Box, at_box, common, moved, whole
-from seglens.core.errors import BadParameter, OutOfMemory
+from seglens.core.errors import BadParameter
 from seglens.core.run import Run
 from seglens.engine import cache, dirty, fast, tuning
 from seglens.engine.dirty_program import Program
@@ -29,7 +29,8 @@ from seglens.engine.plan import field as field_of
 from seglens.engine.reach import Reach, TileReach, find_reach, is_known
 from seglens.engine.replay import Replay
 from seglens.engine.target import FrozenTarget
-from seglens.models.device import free_cache, is_out_of_memory, wait
+from seglens.engine.turns import stepwise
+from seglens.models.device import free_cache, is_out_of_memory, no_memory, wait
 from seglens.models.segmentation import SegmentationModel
 from seglens.models.tiled import TiledModel
 
@@ -162,8 +163,8 @@ class Evaluator:
             yield Scored(torch.arange(total), known)
             return
         made = torch.zeros(total, len(self.targets), dtype=torch.float64)
-        with self._lean(), torch.inference_mode():
-            for scored in self._work(perturbations, text):
+        with fast.kept_memory(self.model):
+            for scored in stepwise(self._lean, self._work(perturbations, text)):
                 made[scored.index] = scored.scores
                 yield scored
         cache.keep(key, self.targets, made)
@@ -188,7 +189,7 @@ class Evaluator:
         )
         if key not in _SECONDS:
             x = self.x[at_box(self.field)]
-            with self._lean(), torch.inference_mode():
+            with self._lean():
                 self.run_on(x, self.field)  # the first one asks the system for memory
                 wait(self.model.device)
                 start = time.perf_counter()
@@ -204,37 +205,43 @@ class Evaluator:
             MissingNeed: the layer is never called, or returns no tensor.
             OutOfMemory, Cancelled: as :meth:`steps`.
         """
+        with fast.kept_memory(self.model):
+            yield from stepwise(partial(self._lean, module), self._changed(module, change, text))
+
+    def _changed(self, module: nn.Module, change: LayerChange, text: str) -> Iterator[Scored]:
         run, total = self.run, len(change)
         crop = whole(self.shape) if run.plain else self.field
         how = Plan(self.shape, crop, None, (), {}, total)
-        with self._lean(module), torch.inference_mode():
-            run.check()
-            replay = Replay(lambda x: self.run_on(x, crop), module, self.x[at_box(crop)], trust=not run.plain)
-            run.cost.forwards += replay.forwards
-            run.cost.images += replay.forwards * how.share
-            if run.precision != "full" and not run.plain:
-                self._tell_error(replay.clean, how)
-            if not replay.exact and not run.plain:
-                run.note("What lies before the layer cannot be kept apart, so the whole network runs each time.")
+        run.check()
+        replay = Replay(lambda x: self.run_on(x, crop), module, self.x[at_box(crop)], trust=not run.plain)
+        run.cost.forwards += replay.forwards
+        run.cost.images += replay.forwards * how.share
+        if run.precision != "full" and not run.plain:
+            self._tell_error(replay.clean, how)
+        if not replay.exact and not run.plain:
+            run.note("What lies before the layer cannot be kept apart, so the whole network runs each time.")
 
-            clean = self._read(replay.clean, how)
+        clean = self._read(replay.clean, how)
 
-            def score(start: int, stop: int) -> Scored:
-                changed = change.batch(replay.activation, start, stop)
-                logits = replay(fast.arranged(changed) if self._layout.arranged and not run.plain else changed)
-                return Scored(torch.arange(start, stop), self._from_clean(self._read(logits, how), clean))
+        def score(start: int, stop: int) -> Scored:
+            changed = change.batch(replay.activation, start, stop)
+            logits = replay(fast.arranged(changed) if self._layout.arranged and not run.plain else changed)
+            return Scored(torch.arange(start, stop), self._from_clean(self._read(logits, how), clean))
 
-            self.run.engine["behind the layer"] = round(replay.share, 3)
-            run.cost.plain += total
-            yield from self._batches(score, how, replay.bytes, text, weight=replay.share)
+        self.run.engine["behind the layer"] = round(replay.share, 3)
+        run.cost.plain += total
+        yield from self._batches(score, how, replay.bytes, text, weight=replay.share)
 
     @cached_property
     def clean(self) -> Tensor:
         """Scores of the clean image, (targets,) in float64."""
-        return torch.cat([t.combine(t.sums(self.logits[at_box(t.box)], t.box)) for t in self.targets]).cpu()
+        return torch.cat([t.combine(t.sums(self.logits[at_box(t.box)], t.box)) for t in self.targets]).cpu().double()
 
-    def _lean(self, *keep: nn.Module) -> AbstractContextManager[None]:
-        return fast.kept_memory(self.model) if self.run.plain else lean(self.model, *keep)
+    @contextmanager
+    def _lean(self, *keep: nn.Module) -> Iterator[None]:
+        cheaply = fast.kept_memory(self.model) if self.run.plain else lean(self.model, *keep)
+        with cheaply, torch.inference_mode():
+            yield
 
     def _work(self, perturbations: Perturbations, text: str) -> Iterator[Scored]:
         how = self.plan(perturbations)
@@ -274,7 +281,7 @@ class Evaluator:
                     raise
                 free_cache()
                 if size == 1:
-                    raise no_memory(self.model) from error
+                    raise no_memory(self.model.device) from error
                 size = max(1, size // 2)
                 run.note(f"Memory ran out; went on with batches of {size}.")
                 continue
@@ -337,7 +344,7 @@ class Evaluator:
         for t in self.targets:
             at = common(t.box, how.crop) or how.crop
             columns.append(t.combine(t.sums(logits[at_box(moved(at, corner))], at)))
-        return torch.stack(columns, 1).cpu()
+        return torch.stack(columns, 1).cpu().double()
 
     def run_on(self, x: Tensor, crop: Box) -> Tensor:
         """Logits (N, K, *crop) of copies (N, C, *crop) of a part of the image."""
@@ -389,11 +396,3 @@ class Evaluator:
         if not self.run.plain and "reach" in vars(self) and self.reach is not None:
             told["reach"] = self.reach.widest
         self.run.engine.setdefault("evaluations", []).append(told)
-
-
-def no_memory(model: SegmentationModel) -> OutOfMemory:
-    """The error when not even one image fits."""
-    fix = "Choose a smaller region (View or ROI, or --crop)"
-    if model.device.type != "cpu":
-        fix += ", or run on the CPU with --device cpu"
-    return OutOfMemory(f"One image of this size does not fit into the memory of {model.device}.", fix=f"{fix}.")

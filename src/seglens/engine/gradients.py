@@ -15,10 +15,9 @@ from seglens.core.boxes import Box, at_box
 from seglens.core.errors import MissingNeed
 from seglens.core.run import Run
 from seglens.engine import fast
-from seglens.engine.evaluator import no_memory
 from seglens.engine.folding import lean
 from seglens.engine.plan import ALIKE
-from seglens.models.device import free_cache, is_out_of_memory
+from seglens.models.device import free_cache, is_out_of_memory, no_memory
 from seglens.models.segmentation import SegmentationModel
 
 Score = Callable[[Tensor], Tensor]
@@ -202,4 +201,4 @@ def guarded(model: SegmentationModel) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         free_cache()
-        raise no_memory(model) from error
+        raise no_memory(model.device) from error

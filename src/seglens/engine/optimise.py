@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from seglens.core.run import Run
-from seglens.engine.evaluator import no_memory
 from seglens.engine.fast import kept_memory
-from seglens.models.device import free_cache, is_out_of_memory
+from seglens.models.device import free_cache, is_out_of_memory, no_memory
 from seglens.models.segmentation import SegmentationModel
 
 if TYPE_CHECKING:
@@ -213,11 +212,11 @@ def _gradients(
                 raise
             free_cache()
             if size == 1:
-                raise no_memory(case.model) from error
+                raise no_memory(case.model.device) from error
             size = max(1, min(size, items) // 2)
             case.run.note(f"Memory ran out; went on with {size} at a time.")
             continue
-        losses.append(part.detach().double().cpu())
+        losses.append(part.detach().cpu().double())
         done = stop
         case.run.check()
     return torch.cat(losses), sums, size

@@ -17,7 +17,7 @@ from torch import Tensor
 from seglens.core.boxes import Box, around, at_box, moved, whole
 from seglens.engine import fast
 from seglens.engine.appetite import GUESS, Under, back_and_forth
-from seglens.engine.evaluator import MANY, Evaluator, no_memory
+from seglens.engine.evaluator import MANY, Evaluator
 from seglens.engine.folding import lean
 from seglens.engine.gradients import forward_backward, guarded
 from seglens.engine.optimise import BACKWARD
@@ -27,7 +27,7 @@ from seglens.engine.plan import ALIKE, LARGE, WORTH
 from seglens.engine.plan import field as field_of
 from seglens.engine.reach import is_known
 from seglens.engine.target import FrozenTarget
-from seglens.models.device import free_cache, is_out_of_memory, room
+from seglens.models.device import free_cache, is_out_of_memory, no_memory, room
 
 STEPS = 8  # at least so many batches, so that progress is seen and a stop is heard; CUDA is done before that matters
 PIXELS = {"cpu": 2**19, "cuda": 4 * fast.GPU_PIXELS}  # of a batch; more only costs memory
@@ -159,7 +159,7 @@ class Sampler:
             self.run.check()
             part = copies if piece.crop == whole(self.shape) else copies.within(piece.crop)
             told, made = self._through(part.batch(start, stop), piece, isinstance(copies, _Clean))
-            scores += told.double().cpu()
+            scores += told.cpu().double()
             if total is None:
                 total = made if len(pieces) == 1 else made.new_zeros(*made.shape[:2], *_sizes(box))
             if len(pieces) > 1:
@@ -246,7 +246,7 @@ class Sampler:
         self._most = max(p.pixels for p in pieces) / 2
         smaller = self._pieces(MANY)
         if max(p.pixels for p in smaller) >= max(p.pixels for p in pieces):
-            raise no_memory(self.model) from error
+            raise no_memory(self.model.device) from error
         self.run.note(f"Memory ran out; went on with the region in {len(smaller)} pieces.")
         return smaller, 1
 

@@ -1,10 +1,30 @@
-"""Several pieces of work as one run: one progress, one cancel, one cost."""
+"""Work in pieces: several as one run, and steps between which nothing of the work is left on."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from typing import TypeVar
 
 from seglens.core.run import Run
+
+T = TypeVar("T")
+
+
+def stepwise(context: Callable[[], AbstractContextManager[object]], steps: Iterator[T]) -> Iterator[T]:
+    """The same steps, each made in a context of its own.
+
+    What a context sets for its thread (inference mode, say) would hold for whoever asks for the steps as well; and if
+    nobody asks for the last one it would stay, until the generator is closed in whatever thread drops it.
+    """
+    end = object()
+    while True:
+        with context():
+            step = next(steps, end)
+        if step is end:
+            return
+        yield step  # type: ignore[misc]
 
 
 class Turns:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from seglens.core.errors import BadParameter
+from seglens.core.errors import BadParameter, OutOfMemory
 from seglens.core.run import Run
 
 ROOM = 2**30  # bytes of copies and their activations: more pays on a GPU alone
@@ -19,6 +19,8 @@ SHARE = 0.5  # of what is free on a GPU: other work goes on there
 
 # The settings that every PyTorch has. Later ones have a finer one for each operation, which must agree with them.
 _EXACT: dict[str, Any] = {"convolutions": False, "products": "highest"}
+
+UNTRIED = "SegLens has not been tried on Apple's GPUs yet; the device mps is this one."
 
 # in the words of CUDA, of the CPU, of cuBLAS and cuDNN, and of a convolution that found no room for its workspace
 NO_ROOM = ("out of memory", "can't allocate memory", "_status_alloc_failed", "unable to find an engine to execute")
@@ -34,7 +36,9 @@ class Device:
 
 
 def choose_device(wanted: str = "auto") -> Device:
-    """The device to use: ``auto`` (CUDA, then MPS, then CPU), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+    """The device to use: ``auto`` (CUDA, then CPU), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+
+    Apple's GPUs are for those who ask: nobody has yet seen what SegLens answers on one.
 
     Raises:
         BadParameter: a device that this machine does not have.
@@ -42,9 +46,7 @@ def choose_device(wanted: str = "auto") -> Device:
     if wanted == "auto":
         if torch.cuda.is_available():
             return Device("cuda", torch.cuda.get_device_name(0), "CUDA is available.")
-        if torch.backends.mps.is_available():
-            return Device("mps", "Apple GPU", "Metal is available.")
-        return Device("cpu", "CPU", _why_no_gpu())
+        return Device("cpu", "CPU", UNTRIED if torch.backends.mps.is_available() else _why_no_gpu())
     kind = wanted.split(":")[0]
     if kind == "cpu":
         return Device("cpu", "CPU", "The CPU was asked for.")
@@ -88,12 +90,35 @@ def _free(device: torch.device) -> int:
     return max(1, int(SHARE * (free + kept)))
 
 
+def finest(device: torch.device) -> torch.dtype:
+    """The most exact numbers that a device has; Apple's GPUs have no float64."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def fine(t: torch.Tensor) -> torch.Tensor:
+    """A tensor in the most exact numbers that its device has."""
+    return t.to(finest(t.device))
+
+
+def fine_sum(t: torch.Tensor, *axes: int) -> torch.Tensor:
+    """The sum along axes, or of all, in the most exact numbers of the device."""
+    return t.sum(axes or None, dtype=finest(t.device))
+
+
 def wait(device: torch.device) -> None:
     """Until the device has nothing left to do, so that a clock tells how long it took."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()
+
+
+def no_memory(device: torch.device) -> OutOfMemory:
+    """The error when not even one image fits."""
+    fix = "Choose a smaller region (View or ROI, or --crop)"
+    if device.type != "cpu":
+        fix += ", or run on the CPU with --device cpu"
+    return OutOfMemory(f"One image of this size does not fit into the memory of {device}.", fix=f"{fix}.")
 
 
 def free_cache() -> None:
