@@ -1,8 +1,8 @@
 """A GPU that is not there: tensors on it are marked, and where they meet others it is an error, as on a GPU.
 
-A marked tensor lies in ordinary memory, and says that it is on ``cuda:0``. What is made of marked tensors is marked;
-what is copied to the CPU is not. So whatever forgets a device is found out on any machine. How fast or how exact a
-GPU is cannot be seen here.
+A marked tensor lies in ordinary memory, and says that it is on ``cuda:0``, or on ``mps:0``, which has no float64. What
+is made of marked tensors is marked; what is copied to the CPU is not. So whatever forgets a device, or what that device
+lacks, is found out on any machine. How fast or how exact a GPU is cannot be seen here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from torch.utils._pytree import tree_leaves
 
 from seglens.engine.fast import Watching
 
-AWAY, HERE = torch.device("cuda", 0), torch.device("cpu")
+HERE = torch.device("cpu")
+TWICE = (torch.float64, torch.complex128)
 Plain = torch._C.TensorBase
 aten = torch.ops.aten
 # these make a tensor in a way that no operation tells of
@@ -28,6 +29,12 @@ COPIED = {Tensor.__deepcopy__, Tensor.new_tensor}
 ACROSS = {aten.copy_.default, aten.fill_.Tensor}
 # indices may lie on the CPU whatever is indexed
 INDEXED = {aten.index.Tensor, aten.index_put_.default, aten.index_put.default, aten._index_put_impl_.default}
+
+
+class _Place:
+    """The GPU that is pretended."""
+
+    device = torch.device("cuda", 0)
 
 
 def is_away(t: Tensor) -> bool:
@@ -43,20 +50,21 @@ def mark(out: Any, away: bool = True) -> Any:
 
 
 @contextmanager
-def elsewhere() -> Iterator[torch.device]:
-    """Pretend that there is a GPU; a model is moved there with ``to``."""
-    said = {"device": property(_device), "is_cuda": property(is_away), "is_cpu": property(lambda t: not is_away(t))}
+def elsewhere(kind: str = "cuda") -> Iterator[torch.device]:
+    """Pretend that there is a GPU, ``cuda`` or ``mps``; a model is moved there with ``to``."""
+    said = {"device": property(_device), "is_cpu": property(lambda t: not is_away(t)), f"is_{kind}": property(is_away)}
     done = {"to": _to, "cpu": _cpu, "numpy": _numpy, "__array__": _array, "clone": _clone}
     kernels = _Kernels()
     with ExitStack() as stack:
         for name, value in (said | done).items():
             stack.enter_context(mock.patch.object(Tensor, name, value))
+        stack.enter_context(mock.patch.object(_Place, "device", torch.device(kind, 0)))
         stack.enter_context(mock.patch("torch.cuda.mem_get_info", return_value=(2**31, 2**32)))
         for name in ("_lazy_init", "synchronize"):
             stack.enter_context(mock.patch(f"torch.cuda.{name}"))
         stack.enter_context(kernels)
         stack.enter_context(_Calls(kernels))
-        yield AWAY
+        yield _Place.device
 
 
 class _Kernels(Watching):
@@ -69,7 +77,7 @@ class _Kernels(Watching):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = _tensors((args, kwargs))
         device, kwargs = _here(kwargs or {})
-        if device is not None and device.type == AWAY.type:
+        if device is not None and device.type == _Place.device.type:
             away = True
         elif given:
             away = _meet(func, args, given)
@@ -77,8 +85,12 @@ class _Kernels(Watching):
             # made in C++ for its own use, which always names the CPU, or by a call from Python that says no device
             away = bool(self.calls) and self.calls[-1]
         if away and any(isinstance(a, torch.Generator) for a in tree_leaves((args, kwargs))):
-            raise RuntimeError(f"Expected a 'cuda' device type for generator but found 'cpu', in {func}")
+            raise RuntimeError(
+                f"Expected a '{_Place.device.type}' device type for generator but found 'cpu', in {func}"
+            )
         out = func(*args, **kwargs)
+        if away and _Place.device.type == "mps" and any(t.dtype in TWICE for t in _tensors(out)):
+            raise TypeError(f"Cannot convert a MPS Tensor to float64 dtype as MPS has none: {func}")
         if away:
             held = {id(t) for t in given}
             mark([t for t in _tensors(out) if id(t) not in held])
@@ -94,9 +106,11 @@ class _Calls(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         device, kwargs = _here(kwargs or {})
-        away = any(is_away(t) for t in _tensors((args, kwargs))) if device is None else device.type == AWAY.type
+        away = (
+            any(is_away(t) for t in _tensors((args, kwargs))) if device is None else device.type == _Place.device.type
+        )
         if away and device is not None and kwargs.get("generator") is not None:
-            raise RuntimeError("Expected a 'cuda' device type for generator but found 'cpu'")
+            raise RuntimeError(f"Expected a '{_Place.device.type}' device type for generator but found 'cpu'")
         self._kernels.calls.append(away)
         try:
             out = func(*args, **kwargs)
@@ -106,7 +120,7 @@ class _Calls(TorchFunctionMode):
 
 
 def _device(t: Tensor) -> torch.device:
-    return AWAY if is_away(t) else HERE
+    return _Place.device if is_away(t) else HERE
 
 
 def _cpu(t: Tensor, *_: Any, **__: Any) -> Tensor:
@@ -115,7 +129,7 @@ def _cpu(t: Tensor, *_: Any, **__: Any) -> Tensor:
 
 def _numpy(t: Tensor, **kwargs: Any) -> Any:
     if is_away(t):
-        raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() first.")
+        raise TypeError(f"can't convert {_Place.device} device type tensor to numpy. Use Tensor.cpu() first.")
     return Plain.numpy(t, **kwargs)
 
 
@@ -142,7 +156,7 @@ def _to(t: Tensor, *args: Any, **kwargs: Any) -> Tensor:
 
 
 def _moved(t: Tensor, device: torch.device) -> Tensor:
-    away = device.type == AWAY.type
+    away = device.type == _Place.device.type
     return t if is_away(t) == away else mark(Plain.clone(t), away)
 
 

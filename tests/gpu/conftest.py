@@ -21,15 +21,15 @@ def cuda() -> torch.device:
     return torch.device("cuda")
 
 
-@pytest.fixture(params=["cuda", "pretended"])
+@pytest.fixture(params=["cuda", "pretended", "without float64"])
 def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
-    """A GPU, real and pretended; where there is one nothing has to be pretended."""
+    """A GPU, real and pretended, also one that has no float64, as Apple's; where there is one nothing is pretended."""
     if request.param == "cuda":
         yield request.getfixturevalue("cuda")
         return
     if torch.cuda.is_available():
         pytest.skip("there is a real one")
-    with elsewhere() as where:
+    with elsewhere("cuda" if request.param == "pretended" else "mps") as where:
         yield where
 
 

@@ -16,6 +16,7 @@ from seglens.core.method import Method
 from seglens.core.param import Layer as LayerName
 from seglens.engine.case import Case
 from seglens.engine.perturb import Masks
+from seglens.models.device import finest
 from seglens.models.layers import LayerInfo, layers
 from seglens.models.segmentation import SegmentationModel
 
@@ -184,10 +185,11 @@ def principal(activation: Tensor) -> tuple[Tensor, float]:
         activation: (1, K, *s).
 
     Returns:
-        A unit vector (K,) in float64, and the share of the variance along it (0 where the layer is constant).
+        A unit vector (K,), in float64 where the device has it, and the share of the variance along it (0 where the
+        layer is constant).
     """
     flat = activation[0].flatten(1)
-    mean = flat.mean(1, keepdim=True, dtype=torch.float64)
+    mean = flat.mean(1, keepdim=True, dtype=finest(flat.device))
     parts = torch.split(flat, PART, 1)
     gram = mean.new_zeros(len(flat), len(flat))
     for part in parts:

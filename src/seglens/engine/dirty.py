@@ -23,7 +23,7 @@ from seglens.engine.dirty_rules import Span
 from seglens.engine.packing import Parts
 from seglens.engine.perturb import Perturbations
 from seglens.engine.plan import ALIKE, Plan, Scored
-from seglens.models.device import free_cache, room
+from seglens.models.device import finest, free_cache, room
 
 if TYPE_CHECKING:
     from seglens.engine.evaluator import Evaluator
@@ -201,7 +201,8 @@ class Dirty:
         engine.run.cost.images += how.share
         self._clean = program.clean(fast.arranged(engine.x[at_box(how.crop)]))
         self._out = torch.cat([self._clean[v] for v in program.leaves(program.trace.out)], 1)
-        self._parts, self._silent = Parts(engine, how, self._out), engine.clean.to(self._out.device)
+        self._parts, device = Parts(engine, how, self._out), self._out.device
+        self._silent = engine.clean.to(device, finest(device))
 
     def check(self, clean: Tensor) -> None:
         """See that rectangles give what whole passes give, for noise in the first, the last and one of the windows.
@@ -258,7 +259,7 @@ class Dirty:
                 scores.append(
                     self._silent if part is None or not all(size) else self._parts.score(part[number : number + 1], box)
                 )
-        return Scored(torch.tensor(index), torch.stack(scores).cpu())
+        return Scored(torch.tensor(index), torch.stack(scores).cpu().double())
 
     def _boxes(self, group: Group, at: slice, value: int) -> tuple[list[Box], list[int]]:
         """Rectangles of a value that has the input's grid, in the image."""

@@ -23,6 +23,7 @@ from torch.overrides import TorchFunctionMode
 from seglens.engine.fast import kept_memory
 from seglens.engine.lighter import CONVOLUTIONS, TRANSPOSED, convolved, lighter, pads_nothing
 from seglens.engine.plan import ALIKE
+from seglens.models.device import fine
 from seglens.models.rest import remembered
 from seglens.models.segmentation import SegmentationModel, pick_output, quiet
 
@@ -72,17 +73,17 @@ class Pair:
         return self._folded
 
     def _made(self) -> tuple[Tensor, Tensor]:
-        norm, weight = self.norm, self.weight.detach().double()
+        norm, weight = self.norm, fine(self.weight.detach())
         if norm.running_mean is None or norm.running_var is None:
             raise TypeError("a batch norm without statistics is no pair")
-        mean, scale = norm.running_mean.double(), (norm.running_var.double() + norm.eps).rsqrt()
+        mean, scale = fine(norm.running_mean), (fine(norm.running_var) + norm.eps).rsqrt()
         if norm.weight is not None:
-            scale = scale * norm.weight.detach().double()
+            scale = scale * fine(norm.weight.detach())
         shift = -mean * scale
         if norm.bias is not None:
-            shift = shift + norm.bias.detach().double()
+            shift = shift + fine(norm.bias.detach())
         if self.bias is not None:
-            shift = shift + self.bias.detach().double() * scale
+            shift = shift + fine(self.bias.detach()) * scale
         spread = (1,) * (weight.ndim - 2)
         if self.transposed:
             parts = weight.reshape(self.groups, -1, *weight.shape[1:]) * scale.reshape(self.groups, 1, -1, *spread)

@@ -15,6 +15,7 @@ from seglens.core.boxes import Box
 from seglens.core.errors import BadParameter
 from seglens.core.param import FillName
 from seglens.engine.perturb import gaussian_blur
+from seglens.models.device import fine, finest
 from seglens.models.intake import Intake
 
 if TYPE_CHECKING:
@@ -94,8 +95,8 @@ def unit_fill(name: FillName, x: Tensor, units: Units) -> Tensor | None:
         flat, index = channel.flatten(), where.flatten()
         inside = index >= 0
         size = torch.bincount(index[inside], minlength=len(units)).clamp(min=1)
-        total = torch.zeros(len(units), dtype=torch.float64, device=x.device)
-        total.index_add_(0, index[inside], flat[inside].double())
+        total = torch.zeros(len(units), dtype=finest(x.device), device=x.device)
+        total.index_add_(0, index[inside], fine(flat[inside]))
         channel.copy_(torch.where(inside, (total / size).to(x)[index.clamp(min=0)], flat).reshape(channel.shape))
     return out
 

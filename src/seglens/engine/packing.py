@@ -86,7 +86,7 @@ class Packed:
         logits = self._engine.run_on(x, self._how.crop)
         members = [(n, i) for i, group in enumerate(groups) for n in group]
         scores = torch.stack([self._one(number, logits[i : i + 1]) for number, i in members])
-        return Scored(torch.tensor([n for n, _ in members]), scores.cpu())
+        return Scored(torch.tensor([n for n, _ in members]), scores.cpu().double())
 
     def _one(self, number: int, logits: Tensor) -> Tensor:
         reached = self._how.met[number]

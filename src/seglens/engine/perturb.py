@@ -211,7 +211,7 @@ def windows(shape: Sequence[int], size: int, stride: int) -> list[Box]:
 
 def spread(boxes: Sequence[Box], values: Tensor, shape: Sequence[int]) -> Tensor:
     """Per pixel (*space) the mean of the values of the boxes that cover it; 0 where none does."""
-    dims, told = len(shape), values.detach().double().cpu().numpy()
+    dims, told = len(shape), values.detach().cpu().double().numpy()
     # each box adds its value at its corners, with alternating sign; sums along the axes fill it
     edges = np.array([[(s.start, s.stop) for s in box] for box in boxes]).reshape(-1, dims, 2)
     corners = np.zeros((2, *(n + 1 for n in shape)))

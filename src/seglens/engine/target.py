@@ -23,6 +23,7 @@ from seglens.core.errors import ImageMismatch, NoSuchRegion
 from seglens.core.target import Border, Object, Painted, Point, Predicted, Region, Target, Value
 from seglens.core.target import Box as TargetBox
 from seglens.models.classes import drawn, log_probability
+from seglens.models.device import fine_sum
 from seglens.models.spec import ModelSpec
 
 Labels = NDArray[Any]
@@ -89,7 +90,7 @@ class FrozenTarget:
         return tuple(slice(int(s[0]), int(s[-1]) + 1) for s in seen)
 
     def sums(self, logits: Tensor, at: Box | None = None) -> Tensor:
-        """What adds up over pixels, (N, K, *box) to (N, P) in float64; :meth:`combine` makes the number of it.
+        """What adds up over pixels, (N, K, *box) to (N, P), as exactly as the device can; see :meth:`combine`.
 
         Because it adds up, what a change does here can be told apart from what another does there.
 
@@ -106,7 +107,7 @@ class FrozenTarget:
             parts = [values * (weights > 0), values]
         else:
             parts = [values * weights]
-        return torch.stack([part.flatten(1).sum(1, dtype=torch.float64) for part in parts], 1)
+        return torch.stack([fine_sum(part.flatten(1), 1) for part in parts], 1)
 
     def combine(self, sums: Tensor) -> Tensor:
         """The number of whole sums, (…, P) to (…)."""

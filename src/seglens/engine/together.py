@@ -26,6 +26,7 @@ from seglens.engine.gradients import derivatives, guarded, tap, tapped
 from seglens.engine.optimise import BACKWARD
 from seglens.engine.plan import ALIKE, seen
 from seglens.engine.target import FrozenTarget
+from seglens.models.device import fine_sum
 from seglens.models.tiled import TiledModel
 
 if TYPE_CHECKING:
@@ -148,8 +149,8 @@ class Together:
         run.cost.backwards += 1
         found = {n: [g[at_box(b)].clone() for g, b in zip(gradients, boxes[n], strict=True)] for n in group}
         for place, gradient in enumerate(gradients):
-            all_of_it = gradient.abs().sum(dtype=torch.float64)
-            inside = sum(parts[place].abs().sum(dtype=torch.float64) for parts in found.values())
+            all_of_it = fine_sum(gradient.abs())
+            inside = sum(fine_sum(parts[place].abs()) for parts in found.values())
             if float(all_of_it - inside) > ALIKE * float(all_of_it):
                 self._give_up("A gradient lies where the reach says that none can be, so each target is asked alone.")
                 return

@@ -53,7 +53,7 @@ class Units:
 
     def spread(self, values: Tensor) -> Tensor:
         """Per pixel (*space) the value of its unit; 0 where there is none. Only for places."""
-        padded = torch.cat([values.double(), values.new_zeros(1, dtype=torch.float64)])
+        padded = torch.cat([values.cpu().double(), torch.zeros(1, dtype=torch.float64)])
         return padded[self.labels[0].cpu()].float()
 
 

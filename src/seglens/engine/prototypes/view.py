@@ -17,6 +17,7 @@ from seglens.core.run import Run
 from seglens.engine.prototypes.editing import Added, Edited, PrototypeEdit, applied
 from seglens.engine.prototypes.records import check_prototypes, cut, lit_box
 from seglens.engine.resolve import check_size
+from seglens.models.device import fine, fine_sum
 from seglens.models.intake import check_fits, fit_intake, read_plain
 from seglens.models.nets.proto_unet import EPS, PrototypeHead
 from seglens.models.nets.unet import resized
@@ -155,7 +156,7 @@ class PrototypeView:
         with torch.inference_mode():
             after = self._after(edit)
             similarity = self._at(self._similar(after), position)
-            weight = after.counting.double()
+            weight = fine(after.counting)
             chosen = int((weight @ similarity).argmax()) if of_class is None else of_class
         return self.shares(similarity.cpu().numpy(), weight[chosen].cpu().numpy(), edit)
 
@@ -175,7 +176,7 @@ class PrototypeView:
     def over(self, weights: Tensor, edit: PrototypeEdit | None = None) -> NDArray[np.float64]:
         """Similarity with each prototype, summed over pixels with weights (*space): (P',) in double precision."""
         with torch.inference_mode():
-            sums = [(weights * similarity).sum(dtype=torch.float64) for _, similarity in self._maps(self._after(edit))]
+            sums = [fine_sum(weights * similarity) for _, similarity in self._maps(self._after(edit))]
             return np.array([float(s) for s in sums])
 
     def taken(self, position: Sequence[int], label: str) -> Added:
@@ -241,11 +242,11 @@ class PrototypeView:
             place = max(0.0, (p + 0.5) * size / full - 0.5)
             low = min(int(place), size - 1)
             part = place - low
-            values = (1 - part) * values[:, low].double() + part * values[:, min(low + 1, size - 1)].double()
+            values = (1 - part) * fine(values[:, low]) + part * fine(values[:, min(low + 1, size - 1)])
         return values
 
 
 def alike(features: Tensor, vector: Tensor) -> Tensor:
     """Similarity of features (D, *s) with one vector (D,): (*s)."""
-    distance = (features - vector.reshape(-1, *[1] * (features.ndim - 1))).double().square().sum(0)
+    distance = fine(features - vector.reshape(-1, *[1] * (features.ndim - 1))).square().sum(0)
     return ((distance + 1) / (distance + EPS)).log().to(features.dtype)

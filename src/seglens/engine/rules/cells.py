@@ -12,6 +12,8 @@ from math import prod
 import torch
 from torch import Tensor
 
+from seglens.models.device import fine_sum
+
 
 @dataclass(slots=True)
 class Cell:
@@ -96,7 +98,7 @@ class Memory:
 
     def total(self) -> float:
         """The sum of all that is anywhere."""
-        return float(sum(line.sum(dtype=torch.float64) for line in self._lines.values()))
+        return float(sum(fine_sum(line) for line in self._lines.values()))
 
     def _writable(self, cell: Cell) -> Tensor:
         line = self._lines.get(cell.store)

@@ -21,6 +21,7 @@ from seglens.engine.rules.rescale import Rescale, pair
 from seglens.engine.rules.steps import Mark, Step
 from seglens.engine.rules.tape import Rules, Tape
 from seglens.engine.target import FrozenTarget
+from seglens.models.device import fine, fine_sum
 
 if TYPE_CHECKING:
     from seglens.engine.case import Case
@@ -68,7 +69,7 @@ class Flow:
     @property
     def total(self) -> float:
         """The sum over the input."""
-        return float(self.values.sum(dtype=torch.float64))
+        return float(fine_sum(self.values))
 
     @property
     def kept(self) -> float:
@@ -269,4 +270,4 @@ class _Book:
 
 
 def _sum(values: list[Tensor]) -> Tensor:
-    return torch.stack([v.sum().double() for v in values]).sum() if values else torch.zeros(())
+    return torch.stack([fine(v.sum()) for v in values]).sum() if values else torch.zeros(())

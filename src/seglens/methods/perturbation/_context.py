@@ -115,7 +115,7 @@ class Context:
             logits = self.case.forward(self.pictures(masks[some], self.fills[some]), self.case.local)
             losses.append(self.price(masks[some]) + self.hinge(logits))
             scores.append(self.target(logits))
-        return torch.cat(losses).double().cpu(), torch.cat(scores).double().cpu()
+        return torch.cat(losses).cpu().double(), torch.cat(scores).cpu().double()
 
     def only(self, rows: Tensor) -> Context:
         """The same for some of the baselines (rows,) boolean."""

@@ -12,22 +12,23 @@ from torch import Tensor
 from seglens.core.explanation import Figure
 from seglens.methods.perturbation._designs import GridMasks
 from seglens.methods.perturbation._shared import settled
+from seglens.models.device import fine, finest
 
 CHECK = 100  # masks between two looks at how sure a map is
 COMPARED = 4096  # about how many pixels of two maps are ranked
 
 
 class Sums:
-    """Running sums over masks m (n, *box) and scores F (n,), in float64."""
+    """Running sums over masks m (n, *box) and scores F (n,), in float64 where the device has it."""
 
     def __init__(self, like: Tensor) -> None:
         """Nothing yet; ``like`` (*box) gives shape and device."""
         self.n, self.f, self.ff = 0, 0.0, 0.0
-        self.m, self.mm, self.fm, self.fmfm = (torch.zeros_like(like, dtype=torch.float64) for _ in range(4))
+        self.m, self.mm, self.fm, self.fmfm = (torch.zeros_like(like, dtype=finest(like.device)) for _ in range(4))
 
     def add(self, scores: Tensor, masks: Tensor) -> None:
         """Some more."""
-        f, m = scores.to(masks.device), masks.double()
+        f, m = scores.to(masks.device, finest(masks.device)), fine(masks)
         self.n, self.f, self.ff = self.n + len(f), self.f + float(f.sum()), self.ff + float(f @ f)
         self.m += m.sum(0)
         self.fm += torch.tensordot(f, m, 1)

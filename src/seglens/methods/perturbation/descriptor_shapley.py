@@ -60,7 +60,7 @@ class DescriptorShapley(Method):
     def _wanted(self, case: Case, found: Objects) -> NDArray[np.float64]:
         """What the head is to predict of each object (N,)."""
         if self.head != "logistic":
-            return found.means(case.target.per_pixel(case.logits)[0].double().cpu().numpy())
+            return found.means(case.target.per_pixel(case.logits)[0].cpu().double().numpy())
         # an object is of one class
         of_class = (found.means(case.labels == case.target.index) > 0.5).astype(np.float64)
         if min(of_class.sum(), (1 - of_class).sum()) < 2:

@@ -18,6 +18,7 @@ from seglens.core.explanation import Layer, Table
 from seglens.engine.case import Case
 from seglens.engine.channels import AT_ONCE
 from seglens.engine.watching import watch
+from seglens.models.device import fine, finest
 
 OWN, DRAWN, CHANCE = "Dice with the prediction", "Dice with the annotation", "chance"
 NOTHING = 1e-10  # squared distance of the prototypes, in units of the features' variance, that is only rounding
@@ -61,15 +62,15 @@ def draw(case: Case, features: Tensor, guides: Tensor) -> Drawn:
     """
     inside = guides.sum(1, keepdim=True).clamp(min=1e-6)
     outside = (1 - guides).sum(1, keepdim=True).clamp(min=1e-6)
-    margin, gap = torch.zeros_like(guides), guides.new_zeros(len(guides), dtype=torch.float64)
+    margin, gap = torch.zeros_like(guides), guides.new_zeros(len(guides), dtype=finest(guides.device))
     variance = 0.0
     for part in torch.split(features[0][:, None], AT_ONCE):
         full = case.enlarged(part).flatten(1)
         # distances do not depend on the origin, and sums of small numbers are exact
-        full = full - full.mean(1, keepdim=True, dtype=torch.float64).to(full)
+        full = full - full.mean(1, keepdim=True, dtype=finest(full.device)).to(full)
         weighed = guides @ full.T
-        plus = (weighed / inside).double()
-        minus = ((full.sum(1) - weighed) / outside).double()
+        plus = fine(weighed / inside)
+        minus = fine((full.sum(1) - weighed) / outside)
         margin += 2 * (plus - minus).to(full) @ full - (plus**2 - minus**2).sum(1, keepdim=True).to(full)
         gap += ((plus - minus) ** 2).sum(1)
         variance += float((full**2).mean(1).sum())

@@ -19,6 +19,7 @@ from seglens.engine.gradients import layer_gradient
 from seglens.engine.resolve import resolve
 from seglens.engine.target import FrozenTarget, objects
 from seglens.methods.prototype._bank import bank_of
+from seglens.models.device import fine_sum
 from seglens.models.layers import find_layer
 
 Over = Literal["objects", "images"]
@@ -134,4 +135,4 @@ def _opened(source: str, fingerprint: str, case: Case) -> Image | None:
 
 
 def _sum(gradient: torch.Tensor) -> NDArray[np.float64]:
-    return np.asarray(gradient[0].flatten(1).sum(1, dtype=torch.float64).cpu().numpy())
+    return np.asarray(fine_sum(gradient[0].flatten(1), 1).cpu().numpy())

@@ -67,7 +67,7 @@ class ProtoSeg(Method):
 
 def decomposed(case: Case, view: PrototypeView) -> list[Contribution]:
     """What each prototype brings to the target's logit, or to its margin over the best other class of each pixel."""
-    target, rows = case.target, view.head.counting().detach().double().cpu().numpy()
+    target, rows = case.target, view.head.counting().detach().cpu().double().numpy()
     weights = target.weights / (target.pixels if target.mean else 1)
     similarity, products = view.over(weights), np.zeros(rows.shape[1])
     if target.value == "margin":

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seglens.core.errors import BadParameter
+from seglens.models.device import finest
 from seglens.models.nets.unet import _CONV, UNet
 
 EPS = 1e-4  # the similarity of a pixel that is the prototype itself is log(1 / EPS) = 9.21
@@ -36,8 +37,7 @@ class Similarity(nn.Module):
         Outside of training in double precision, where there is such: in single precision |z|² - 2z·p + |p|² is off by
         some 1e-6 where it should be zero, and the logarithm of ``EPS`` would show it.
         """
-        single = self.training or features.device.type == "mps"
-        dtype = torch.float32 if single else torch.float64
+        dtype = torch.float32 if self.training else finest(features.device)
         with torch.autocast(features.device.type, enabled=False):
             z, p = features.to(dtype), self.vectors.to(dtype)
             kernel = (-2 * p).reshape(*p.shape, *[1] * (z.ndim - 2))
