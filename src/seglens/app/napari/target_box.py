@@ -47,7 +47,7 @@ class TargetBox(QWidget):
         self._form.setContentsMargins(0, 0, 0, 0)
         self._form.setVerticalSpacing(look.GAP)
         self._form.addRow("Region", self.region)
-        self._form.addRow("", self.hint)
+        self._form.addRow(self.hint)  # across: beside the labels it would take twice the lines
         self._form.addRow("Border of", self.border)
         self._form.addRow("Painted on", self.paint)
         self._form.addRow("Spot", self.pick)
