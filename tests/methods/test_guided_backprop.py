@@ -44,6 +44,9 @@ def test_what_speaks_against_the_target_is_cut_off():
     assert set(np.unique(plain)) == {-1, 0}
     assert not guided.any()
     assert not deconvolved.any()
+    told = explain("guided-backprop", image, wrap(Turned()), target).text
+    assert "all zero" in told
+    assert "sharp" not in told
 
 
 @pytest.mark.parametrize(
@@ -85,6 +88,20 @@ def test_monais_own_network_has_no_hidden_plain_gradient_and_keeps_its_flags(nam
 def test_a_network_of_relus_declares_nothing():
     image, target = small_image(), Target(1, painted())
     assert "published" not in explain("guided-backprop", image, wrap(Deep()), target).text
+
+
+@pytest.mark.parametrize("name", ["guided-backprop", "deconvolution"])
+def test_what_is_not_a_published_rule_is_said_in_words(name):
+    image, target = small_image(), Target(1, painted())
+    own = explain(name, image, wrap(Functional(act=lambda z: z * z.sigmoid()), divisor=2), target).text
+    assert "an activation written out with mul" in own
+    assert ("own slope" in own) == (name == "guided-backprop")
+    curved = wrap(Functional(act=torch.tanh), divisor=2)
+    plain = explain(name, image, curved, target, show="signed")
+    assert "No rectifier was met" in plain.text
+    gradient = explain("vanilla-gradient", image, curved, target, show="signed").map.data
+    np.testing.assert_allclose(plain.map.data, gradient, atol=1e-5 * np.abs(gradient).max())
+    assert "No rectifier" not in explain(name, image, wrap(Functional(), divisor=2), target).text
 
 
 class Dropped(nn.Module):

@@ -8,7 +8,7 @@ from torch import Tensor
 from seglens.core.explanation import Figure
 from seglens.core.param import Param
 from seglens.engine.case import Case
-from seglens.engine.rules import COMPOSITES, Flow, Relevance, Trace
+from seglens.engine.rules import COMPOSITES, Backprop, Flow, Relevance, Trace, rectified
 
 Composite = Annotated[
     Literal[
@@ -34,13 +34,14 @@ def composite(case: Case, name: str, gamma: float) -> Relevance:
 
 
 def declared(trace: Trace) -> str:
-    """What was done where no rule is published, as a further sentence; empty if that did not happen."""
+    """What was done where no rule is published, or none was met, as a further sentence; empty if all is as published."""
     names = ", ".join(sorted(trace.tape.declared))
-    if not names:
-        return ""
-    if isinstance(trace.rules, Relevance):
-        return f" Of products of two signals ({names}) half goes to each."
-    return f" No rule is published for {names}: here what is positive is handed on, times the activation's own slope."
+    if not isinstance(trace.rules, Backprop):
+        return f" Of products of two signals ({names}) half goes to each." if names else ""
+    if names:
+        how = ", times the activation's own slope" if trace.rules.kind == "guided" else ""
+        return f" No rule is published for {names}: here what is positive is handed on{how}."
+    return "" if rectified(trace.tape) else " No rectifier was met in the network, so this is the plain gradient."
 
 
 def conservation(case: Case, flow: Flow) -> tuple[Figure, str]:
