@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from seglens.core.errors import NoRule
 from seglens.engine.rules import spread, weighted
@@ -78,7 +80,8 @@ def pair(tape: Tape, baseline: Tape) -> None:
     ours, theirs = ([s for s in t.steps if isinstance(s, Step)] for t in (tape, baseline))
     if len(ours) != len(theirs) or not all(_same(a, b) for a, b in zip(ours, theirs, strict=True)):
         raise NoRule(
-            "The network runs other operations on the baseline than on the image, so the two cannot be compared.",
+            "The network runs other operations on the baseline than on the image, or the same with other masks or fixed "
+            "numbers that it makes of what it sees, so the two cannot be compared.",
             fix="Choose another baseline, or a method without one, such as vanilla-gradient or lrp.",
         )
     for step, twin in zip(ours, theirs, strict=True):
@@ -86,15 +89,25 @@ def pair(tape: Tape, baseline: Tape) -> None:
 
 
 def _same(step: Step, twin: Step) -> bool:
-    """Whether two steps are the same operation, choosing the same places where it chooses."""
-    if step.name != twin.name or [s.cell and s.cell.size for s in step.answers] != [
-        s.cell and s.cell.size for s in twin.answers
-    ]:
+    """Whether two steps are the same operation, with the same numbers, masks and places that it does not share out."""
+    sizes = ([s.cell and s.cell.size for s in t.answers] for t in (step, twin))
+    given = (_fixed((t.args, t.kwargs)) for t in (step, twin))
+    if step.name != twin.name or next(sizes) != next(sizes) or next(given) != next(given):
         return False
-    chosen = ([s.value for s in t.constants if s.value is not None] for t in (step, twin))
-    return all(
-        a.shape == b.shape and (a.is_floating_point() or torch.equal(a, b)) for a, b in zip(*chosen, strict=True)
-    )
+    return all(_equal(a.value, b.value) for a, b in zip(step.constants, twin.constants, strict=True))
+
+
+def _fixed(thing: Any) -> Any:
+    """Arguments, without the tensors among them."""
+    return tree_map(lambda one: None if isinstance(one, Slot) else one, thing)
+
+
+def _equal(a: Tensor | None, b: Tensor | None) -> bool:
+    if a is None or b is None:
+        return a is b
+    # weights are the same memory in both runs, and need no look at their values
+    same = a.data_ptr() == b.data_ptr() and a.stride() == b.stride()
+    return a.shape == b.shape and a.dtype == b.dtype and (same or torch.equal(a, b))
 
 
 def _moves(thing: object) -> bool:
