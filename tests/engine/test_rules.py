@@ -142,9 +142,9 @@ def put(z, where):
 
 WRITTEN_OUT = {
     "maximum": lambda z: torch.maximum(z, torch.zeros_like(z)), "one zero": lambda z: torch.max(z.new_zeros(()), z),
-    "clamp by a tensor": lambda z: z.clamp(min=torch.zeros(1, dtype=z.dtype)), "where": lambda z: torch.where(z > 0, z, 0),
-    "where, turned": lambda z: torch.where(z <= 0, torch.zeros_like(z), z), "mask": lambda z: z * (z > 0),
-    "mask of floats": lambda z: (z >= 0).to(z) * z, "in place": lambda z: z.mul_(z > 0),
+    "clamp by a tensor": lambda z: z.clamp(min=torch.zeros(1, dtype=z.dtype)),
+    "where": lambda z: torch.where(z > 0, z, 0), "where, turned": lambda z: torch.where(z <= 0, torch.zeros_like(z), z),
+    "mask": lambda z: z * (z > 0), "mask of floats": lambda z: (z >= 0).to(z) * z, "in place": lambda z: z.mul_(z > 0),
     "filled": lambda z: z.masked_fill(z < 0, 0), "put": lambda z: put(z, z < 0),
 }  # fmt: skip
 

@@ -80,8 +80,8 @@ def pair(tape: Tape, baseline: Tape) -> None:
     ours, theirs = ([s for s in t.steps if isinstance(s, Step)] for t in (tape, baseline))
     if len(ours) != len(theirs) or not all(_same(a, b) for a, b in zip(ours, theirs, strict=True)):
         raise NoRule(
-            "The network runs other operations on the baseline than on the image, or the same with other masks or fixed "
-            "numbers that it makes of what it sees, so the two cannot be compared.",
+            "The network runs other operations on the baseline than on the image, or the same with other masks or "
+            "fixed numbers that it makes of what it sees, so the two cannot be compared.",
             fix="Choose another baseline, or a method without one, such as vanilla-gradient or lrp.",
         )
     for step, twin in zip(ours, theirs, strict=True):

@@ -34,7 +34,7 @@ def composite(case: Case, name: str, gamma: float) -> Relevance:
 
 
 def declared(trace: Trace) -> str:
-    """What was done where no rule is published, or none was met, as a further sentence; empty if all is as published."""
+    """What was done where no rule is published, or none was met, as one more sentence; empty if all is as published."""
     names = ", ".join(sorted(trace.tape.declared))
     if not isinstance(trace.rules, Backprop):
         return f" Of products of two signals ({names}) half goes to each." if names else ""
