@@ -147,6 +147,38 @@ def test_entropy_is_that_of_the_mean_prediction_and_is_between_zero_and_log_of_t
     assert np.ptp(entropy) > 0
 
 
+def test_the_probability_of_the_class_has_a_mean_and_a_deviation():
+    image, target = small_image(), Target(1, painted())
+    drop = DROPS["function"]
+    answer = explain("mc-guided-backprop", image, wrap(Dropped(drop, weight=2.0)), target, samples=200)
+    still = wrap(Dropped(drop, weight=2.0)).logits(pixels(image)).softmax(1)[0, 1].detach().numpy()
+    # a logit that is z / 0.7 with probability 0.7, else 0
+    logit = np.log(still / (1 - still))
+    kept = 1 / (1 + np.exp(-logit / 0.7))
+    np.testing.assert_allclose(answer["mean probability"].data, 0.7 * kept + 0.15, atol=0.08)
+    wanted = np.abs(kept - 0.5) * np.sqrt(0.3 * 0.7)
+    assert answer["predictive deviation"].data.mean() == pytest.approx(wanted.mean(), rel=0.1)
+    table = answer.tables[0]
+    assert table.columns["mean of"][2] == "predictive deviation"
+    assert table.columns["region"][2] == pytest.approx(wanted[target.region.mask].mean(), rel=0.2)
+
+
+def test_where_the_region_is_the_whole_image_nothing_is_said_of_elsewhere():
+    everywhere = Target(1, Painted(np.ones((24, 27), bool)))
+    answer = explain("mc-guided-backprop", small_image(), wrap(Deep()), everywhere, samples=2)
+    assert list(answer.tables[0].columns) == ["mean of", "region"]
+
+
+def test_a_large_seed_is_a_seed():
+    image, target = small_image(), Target(1, painted())
+    one, same, other = (
+        explain("mc-guided-backprop", image, wrap(Deep()), target, samples=2, run=Run(seed=s)).map.data
+        for s in (2**45, 2**45, 2**45 + 1)
+    )
+    np.testing.assert_array_equal(one, same)
+    assert np.abs(one - other).max() > 0
+
+
 def test_samples_differ_by_their_seed_alone():
     image, target = small_image(), Target(1, painted())
     one, same, other = (
