@@ -16,8 +16,9 @@ Composite = Annotated[
         "gamma", "epsilon", "lrp-0",
     ],
     Param(
-        "Rules for convolutions, matrix products and the first layer. Those with plus are stable; lrp-0 is the plain "
-        "formula, which blows up where contributions cancel."
+        "Rules for convolutions, matrix products and the first layer. Those with plus or alpha are stable, but depend "
+        "little on the weights; epsilon asks them all; lrp-0 is the plain formula, which blows up where contributions "
+        "cancel."
     ),
 ]  # fmt: skip
 
@@ -31,6 +32,16 @@ def composite(case: Case, name: str, gamma: float) -> Relevance:
     rules, space = COMPOSITES[name], tuple(range(2, case.x.ndim))
     low, high = (edge(case.x, space, keepdim=True) for edge in (Tensor.amin, Tensor.amax))
     return replace(rules, gamma=gamma, low=low, high=high)
+
+
+def insensitive(name: str) -> str:
+    """That rules by this name depend little on the weights, as a further sentence; empty for those that do not."""
+    if "plus" not in name and "alpha" not in name:
+        return ""
+    return (
+        f" The rules of {name} depend little on the weights, so another network may have much the same map: compare "
+        "with composite=epsilon, with vanilla-gradient, or with randomised weights."
+    )
 
 
 def declared(trace: Trace) -> str:
