@@ -44,7 +44,8 @@ class LRP(Method):
             trace = Trace(case, rules)
             flow = trace.back(rows=True)
         bars, told = conservation(case, flow)
-        value, unit = case.target.value, case.target.value
+        value: str = case.target.value
+        unit = value
         if value in CURVED:
             unit = f"derivative of the {value} × logit"
             told += (
