@@ -12,10 +12,10 @@ from torch.nn import functional as F
 
 from hand import Linear, small_image, wrap
 from rule_nets import Functional, Modular
-from seglens.core.errors import BadParameter, ImageMismatch
+from seglens.core.errors import BadParameter, ImageMismatch, NoRule
 from seglens.core.image import Image
 from seglens.core.run import Run
-from seglens.core.target import Painted, Target
+from seglens.core.target import Painted, Predicted, Target
 from seglens.session import explain
 
 
@@ -158,6 +158,22 @@ def test_a_map_that_does_not_add_up_is_said(name, monkeypatch):
     (note,) = explain(name, picture(), model, target).record.notes
     assert "do not read it as shares" in note
     assert "another baseline" in note
+
+
+class Masked(nn.Module):
+    """A mask of floats that the network makes of the image."""
+
+    def forward(self, x):
+        y = x * (x > x.mean()).float()
+        return torch.cat([torch.zeros_like(y), y], 1)
+
+
+@pytest.mark.parametrize("region", [painted(), Predicted(live=True)], ids=["painted", "live"])
+def test_a_mask_of_the_network_is_refused_and_one_of_a_live_target_is_not(region):
+    target = Target(1, region)
+    assert explain("deep-lift", picture(), wrap(Functional(seed=2), divisor=2), target, fill="blur").layers
+    with pytest.raises(NoRule, match="other masks"):
+        explain("deep-lift", picture(), wrap(Masked()), target, fill="blur")
 
 
 def test_one_reference_image_is_the_baseline_and_several_are_refused():

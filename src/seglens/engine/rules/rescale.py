@@ -71,14 +71,21 @@ class Rescale:
         weighted.fold(tape, weighted.is_fixed)
 
 
-def pair(tape: Tape, baseline: Tape) -> None:
+def pair(tape: Tape, baseline: Tape, network: int | None = None) -> None:
     """Let each step of one run know the same step of the other.
+
+    Args:
+        tape, baseline: the two runs.
+        network: so many steps are the network's own, by default all; those of a live target choose pixels anew.
 
     Raises:
         NoRule: the network takes another way on the baseline than on the image.
     """
     ours, theirs = ([s for s in t.steps if isinstance(s, Step)] for t in (tape, baseline))
-    if len(ours) != len(theirs) or not all(_same(a, b) for a, b in zip(ours, theirs, strict=True)):
+    own = len(ours) if network is None else network
+    if len(ours) != len(theirs) or not all(
+        _same(a, b, strictly=n < own) for n, (a, b) in enumerate(zip(ours, theirs, strict=True))
+    ):
         raise NoRule(
             "The network runs other operations on the baseline than on the image, or the same with other masks or "
             "fixed numbers that it makes of what it sees, so the two cannot be compared.",
@@ -88,13 +95,12 @@ def pair(tape: Tape, baseline: Tape) -> None:
         step.twin = twin
 
 
-def _same(step: Step, twin: Step) -> bool:
-    """Whether two steps are the same operation, with the same numbers, masks and places that it does not share out."""
-    sizes = ([s.cell and s.cell.size for s in t.answers] for t in (step, twin))
-    given = (_fixed((t.args, t.kwargs)) for t in (step, twin))
-    if step.name != twin.name or next(sizes) != next(sizes) or next(given) != next(given):
+def _same(step: Step, twin: Step, *, strictly: bool) -> bool:
+    """Whether two steps are the same operation, ``strictly`` with the same numbers, masks and places, too."""
+    one, two = ([s.cell and s.cell.size for s in t.answers] for t in (step, twin))
+    if step.name != twin.name or one != two or _fixed((step.args, step.kwargs)) != _fixed((twin.args, twin.kwargs)):
         return False
-    return all(_equal(a.value, b.value) for a, b in zip(step.constants, twin.constants, strict=True))
+    return not strictly or all(_equal(a.value, b.value) for a, b in zip(step.constants, twin.constants, strict=True))
 
 
 def _fixed(thing: Any) -> Any:
