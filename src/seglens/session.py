@@ -16,7 +16,7 @@ from seglens.core.catalogue import METHODS
 from seglens.core.errors import BadParameter
 from seglens.core.explanation import Explanation
 from seglens.core.image import Image
-from seglens.core.method import Method
+from seglens.core.method import Method, Need
 from seglens.core.rerun import as_cli, as_python
 from seglens.core.run import Run
 from seglens.core.target import Object, Predicted, Target
@@ -331,6 +331,11 @@ def compare_fills(
     if "fill" not in recipe.values():
         raise BadParameter(
             f"{recipe.title} fills nothing, so there are no fills to compare.", fix="Choose another method."
+        )
+    if reference and Need.REFERENCE in recipe.takes:
+        raise BadParameter(
+            f"{recipe.title} starts at the reference images and would look at no fill.",
+            fix="Leave out --reference, or compare no fills.",
         )
     given: dict[str, Any] = {"reference": reference, "annotation": annotation}
     start = time.perf_counter()

@@ -35,6 +35,8 @@ def test_levels_and_means(dims):
     rest = flat[:, :, torch.from_numpy(~c.target.region).flatten()].mean(2)
     torch.testing.assert_close(c.fill("rest-mean").flatten(2)[..., 5], rest)
     assert float(c.fill("black").abs().max()) == 0
+    assert float(c.fill("zero").abs().max()) == 0
+    assert c.fill("zero").shape == c.x.shape
     assert float((c.fill("grey") * 2 - c.fill("white")).abs().max()) < 1e-6
 
 

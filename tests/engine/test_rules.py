@@ -134,6 +134,63 @@ def test_relu_under_other_names_is_still_relu():
         torch.testing.assert_close(found[0], other)
 
 
+def put(z, where):
+    z = z * 1
+    z[where] = 0
+    return z
+
+
+WRITTEN_OUT = {
+    "maximum": lambda z: torch.maximum(z, torch.zeros_like(z)), "one zero": lambda z: torch.max(z.new_zeros(()), z),
+    "clamp by a tensor": lambda z: z.clamp(min=torch.zeros(1, dtype=z.dtype)),
+    "where": lambda z: torch.where(z > 0, z, 0), "where, turned": lambda z: torch.where(z <= 0, torch.zeros_like(z), z),
+    "mask": lambda z: z * (z > 0), "mask of floats": lambda z: (z >= 0).to(z) * z, "in place": lambda z: z.mul_(z > 0),
+    "filled": lambda z: z.masked_fill(z < 0, 0), "put": lambda z: put(z, z < 0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["guided", "deconvolution"])
+@pytest.mark.parametrize("name", WRITTEN_OUT)
+def test_relu_that_is_written_out_is_still_relu(name, kind):
+    net, other = Functional().double(), Functional(act=WRITTEN_OUT[name]).double()
+    x = noise(1, 1, 8, 8)
+    found, tape = back(other, x, Backprop(kind))
+    torch.testing.assert_close(found, back(net, x, Backprop(kind))[0])
+    assert not tape.declared
+
+
+ACTIVATIONS = {
+    "silu": (F.silu, lambda z: z * z.sigmoid()), "silu, turned": (F.silu, lambda z: torch.sigmoid(z) * z),
+    "gelu": (F.gelu, lambda z: z * (0.5 * (1 + torch.erf(z / 2**0.5)))),
+    "leaky": (F.leaky_relu, lambda z: torch.where(z > 0, z, 0.01 * z)),
+    "leaky, larger": (F.leaky_relu, lambda z: torch.maximum(0.01 * z, z)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["guided", "deconvolution"])
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_other_activations_that_are_written_out_are_declared_and_treated_alike(name, kind):
+    theirs, ours = (Functional(act=act).double() for act in ACTIVATIONS[name])
+    x = noise(1, 1, 8, 8)
+    found, tape = back(ours, x, Backprop(kind))
+    torch.testing.assert_close(found, back(theirs, x, Backprop(kind))[0])
+    assert "written out" in next(iter(tape.declared))
+
+
+def test_gates_masks_and_squares_are_no_rectifiers():
+    mask = (noise(1, 4, 6, 6, seed=3) > 0).double()
+    forms = (lambda x: x * torch.sigmoid(x.mean((2, 3), keepdim=True)), lambda x: x * mask, lambda x: x * x,
+             lambda x: x[:, :2] * torch.sigmoid(x[:, 2:]), lambda x: x.exp() * torch.ones_like(x),
+             lambda x: x.masked_fill(mask > 0, 0), lambda x: torch.where(mask > 0, x, 0),
+             lambda x: torch.maximum(x, x.flip(1)))  # fmt: skip
+    for form in forms:
+        x = noise(1, 4, 6, 6)
+        start = noise(*form(x).shape, seed=2)
+        found, tape = back(form, x, GUIDED, start)
+        torch.testing.assert_close(found, gradient(form, x, start))
+        assert not tape.declared
+
+
 @pytest.mark.parametrize("how", ["script", "trace", "export"])
 def test_a_finished_graph_is_followed_like_its_source(how):
     network = Functional().eval()

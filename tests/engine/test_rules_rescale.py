@@ -164,6 +164,32 @@ def test_a_network_that_goes_another_way_on_the_baseline_is_refused():
         multipliers(chosen, x, x.flip(3))
 
 
+@pytest.mark.parametrize(
+    "network",
+    [
+        lambda x: x * (x > 0).to(x), lambda x: x * (x > 0), lambda x: x / x.max().item(),
+        lambda x: torch.where(x > 0, x, 0), lambda x: x + (x > 0.5).to(x).mean(),
+    ],
+)  # fmt: skip
+def test_masks_and_numbers_that_differ_between_the_two_runs_are_refused(network):
+    x = noise(1, 4, 6, 6)
+    with pytest.raises(NoRule, match="fixed numbers"):
+        multipliers(network, x, -x)
+
+
+def test_constants_that_are_made_again_in_each_run_are_no_difference():
+    weight = noise(4, 4, 3, 3, seed=4)
+
+    def network(x):
+        grid = torch.linspace(-1, 1, x.shape[-1], dtype=x.dtype).expand_as(x)
+        far = torch.full_like(x, float("-inf")).triu(1)
+        return F.conv2d(F.relu(x + grid), weight / weight.norm()) + (x * x.shape[1] + far).softmax(-1)[..., 1:-1, 1:-1]
+
+    x, baseline = noise(1, 4, 6, 6), noise(1, 4, 6, 6, seed=5)
+    error, change = gap(network, x, baseline)
+    assert error <= 1e-9 * max(1, change)
+
+
 def test_without_a_baseline_nothing_is_made_up():
     with pytest.raises(AssertionError):
         back(F.relu, noise(1, 1, 4, 4), Rescale())

@@ -13,7 +13,7 @@ from rule_nets import Functional, case_of
 from seglens.core.image import Image
 from seglens.core.target import Painted, Target
 from seglens.engine.rules import COMPOSITES, Trace
-from seglens.methods.gradient._concepts import alone, beginning, shares
+from seglens.methods.gradient._concepts import alone, beginning, context, shares
 from seglens.session import explain
 
 AWAY = 9  # pixels from the object to its cue
@@ -152,6 +152,65 @@ def test_every_beginning_sums_to_one_and_looks_at_the_region_alone():
         assert float(start.sum()) == pytest.approx(1)
         assert not start[:, 0].any()
         assert not start[0, 1][~torch.from_numpy(target.region.mask)].any()
+
+
+def test_of_the_region_only_pixels_of_the_class_start_and_the_text_counts_them():
+    image, _ = scene()
+    model, wide = wrap(Planted(), channels=2), np.zeros((24, 32), bool)
+    wide[10:14, 4:12] = True  # the object, and as much beside it, of which the model draws no pixel
+    case = case_of(Planted(), image, Target(1, Painted(wide)), channels=2)
+    start = beginning(Trace(case, COMPOSITES["epsilon-plus"]), "positive-logit")
+    drawn = (case.labels == 1) & wide
+    assert 0 < drawn.sum() < wide.sum()
+    np.testing.assert_array_equal(start[0, 1].numpy() > 0, drawn)
+    answer = explain("concept-relevance", image, model, Target(1, Painted(wide)), layer="seen")
+    assert f"over {wide.sum()} pixels, of which {drawn.sum()} count" in answer.text
+
+
+class Weak(Planted):
+    """Class 1 has a logit above 0 and is drawn nowhere."""
+
+    def forward(self, x):
+        out = super().forward(x)
+        return torch.cat([out[:, :1] + 100, out[:, 1:]], 1)
+
+
+def test_where_the_model_draws_nothing_of_the_class_all_is_zero_and_context_is_not_known():
+    image, target = scene()
+    answer = explain("concept-relevance", image, wrap(Weak(), channels=2), target, layer="seen")
+    assert "of which 0 count" in answer.text
+    assert not answer.map.data.any()
+    assert all(np.isnan(row["context"]) for row in concepts(answer).values())
+
+
+def test_a_concept_that_references_do_not_show_has_no_context_there():
+    references = [scene((3, 2), cue=False)[0]]
+    image, target = scene()
+    answer = explain("concept-relevance", image, wrap(Planted(), channels=2), target, layer="seen", concepts=2,
+                     reference=tuple(references))  # fmt: skip
+    found = concepts(answer)
+    assert np.isnan(found[1]["context, references"])
+    assert found[0]["context, references"] == 0
+    row = next(r for r in next(t for t in answer.tables if t.name == "references").rows() if r["concept"] == 1)
+    assert np.isnan(row["context"])
+    assert row["where"] == "–"
+
+
+def test_context_is_that_of_the_map_summed_over_channels():
+    values, region = torch.zeros(1, 2, 4, 4), torch.zeros(4, 4, dtype=torch.bool)
+    region[0, 0] = True
+    values[0, :, 0, 0] = 1
+    values[0, :, 3, 3] = torch.tensor([5.0, -5.0])  # the channels cancel there
+    assert context(values, region) == 0
+
+
+def test_logits_that_cancel_do_not_blow_the_start_up():
+    image, _ = scene()
+    case = case_of(Planted(), image, Target(1, Painted(np.ones((24, 32), bool))), channels=2)
+    trace = Trace(case, COMPOSITES["epsilon-plus"])
+    trace.logits[:, 1] -= trace.logits[:, 1].mean()
+    start = beginning(trace, "logit")
+    assert float(start.abs().sum()) == pytest.approx(1)
 
 
 def test_where_nothing_speaks_for_the_class_the_answer_says_so():

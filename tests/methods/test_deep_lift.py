@@ -12,10 +12,10 @@ from torch.nn import functional as F
 
 from hand import Linear, small_image, wrap
 from rule_nets import Functional, Modular
-from seglens.core.errors import ImageMismatch
+from seglens.core.errors import BadParameter, ImageMismatch, NoRule
 from seglens.core.image import Image
 from seglens.core.run import Run
-from seglens.core.target import Painted, Target
+from seglens.core.target import Painted, Predicted, Target
 from seglens.session import explain
 
 
@@ -147,6 +147,47 @@ def test_without_references_baselines_are_drawn_from_the_seed():
     )
     np.testing.assert_array_equal(one, same)
     assert np.abs(one - other).max() > 0
+
+
+@pytest.mark.parametrize("name", ["deep-lift", "deep-lift-shap"])
+def test_a_map_that_does_not_add_up_is_said(name, monkeypatch):
+    model, target = wrap(Functional(), divisor=2), Target(1, painted())
+    assert not explain(name, picture(), model, target).record.notes
+    # every difference counts as too small to divide by, and the derivative is taken
+    monkeypatch.setattr("seglens.engine.rules.rescale.SMALL", 1e9)
+    (note,) = explain(name, picture(), model, target).record.notes
+    assert "do not read it as shares" in note
+    assert "another baseline" in note
+
+
+class Masked(nn.Module):
+    """A mask of floats that the network makes of the image."""
+
+    def forward(self, x):
+        y = x * (x > x.mean()).float()
+        return torch.cat([torch.zeros_like(y), y], 1)
+
+
+@pytest.mark.parametrize("region", [painted(), Predicted(live=True)], ids=["painted", "live"])
+def test_a_mask_of_the_network_is_refused_and_one_of_a_live_target_is_not(region):
+    target = Target(1, region)
+    assert explain("deep-lift", picture(), wrap(Functional(seed=2), divisor=2), target, fill="blur").layers
+    with pytest.raises(NoRule, match="other masks"):
+        explain("deep-lift", picture(), wrap(Masked()), target, fill="blur")
+
+
+def test_one_reference_image_is_the_baseline_and_several_are_refused():
+    model, target = wrap(Functional(), divisor=2), Target(1, painted())
+    one, two = picture(seed=3), picture(seed=4)
+    answer = explain("deep-lift", picture(), model, target, reference=(one,))
+    wanted = explain("deep-lift-shap", picture(), model, target, reference=(one,))
+    np.testing.assert_allclose(answer.map.data, wanted.map.data, atol=1e-6)
+    assert f"the reference image {one.name}" in answer.text
+    assert "fill" not in answer.text
+    with pytest.raises(BadParameter, match="2 reference images") as caught:
+        explain("deep-lift", picture(), model, target, reference=(one, two))
+    assert "deep-lift-shap" in caught.value.fix
+    assert [layer.name for layer in wanted.layers] == ["DeepLiftSHAP"]  # nothing deviates from itself
 
 
 def test_references_of_another_size_are_refused():

@@ -87,8 +87,16 @@ def test_a_random_fill_is_drawn_several_times():
     starts = GradientSHAP(fill="noise").copies(case).starts
     assert len(starts) > 4
     assert float((starts[0] - starts[1]).abs().max()) > 0.1
+    answer = explain("gradient-shap", noise((14, 15)), model_of(Sites()), everywhere((14, 15)), fill="noise", samples=9)
+    assert f"{len(starts)} images filled by noise" in answer.text
     again = GradientSHAP(fill="noise").copies(case).starts
     torch.testing.assert_close(starts, again, rtol=0, atol=0)
+
+
+def test_noise_on_the_paths_is_said_to_loosen_the_sum():
+    image, target, model = noise((14, 15)), everywhere((14, 15)), model_of(Sites())
+    texts = [explain("gradient-shap", image, model, target, samples=9, spread=s).text for s in (0.0, 0.1)]
+    assert ["approximate" in text for text in texts] == [False, True]
 
 
 def test_stops_when_it_is_sure_enough_whatever_the_batch():

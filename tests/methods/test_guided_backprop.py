@@ -44,6 +44,9 @@ def test_what_speaks_against_the_target_is_cut_off():
     assert set(np.unique(plain)) == {-1, 0}
     assert not guided.any()
     assert not deconvolved.any()
+    told = explain("guided-backprop", image, wrap(Turned()), target).text
+    assert "all zero" in told
+    assert "sharp" not in told
 
 
 @pytest.mark.parametrize(
@@ -87,6 +90,20 @@ def test_a_network_of_relus_declares_nothing():
     assert "published" not in explain("guided-backprop", image, wrap(Deep()), target).text
 
 
+@pytest.mark.parametrize("name", ["guided-backprop", "deconvolution"])
+def test_what_is_not_a_published_rule_is_said_in_words(name):
+    image, target = small_image(), Target(1, painted())
+    own = explain(name, image, wrap(Functional(act=lambda z: z * z.sigmoid()), divisor=2), target).text
+    assert "an activation written out with mul" in own
+    assert ("own slope" in own) == (name == "guided-backprop")
+    curved = wrap(Functional(act=torch.tanh), divisor=2)
+    plain = explain(name, image, curved, target, show="signed")
+    assert "No rectifier was met" in plain.text
+    gradient = explain("vanilla-gradient", image, curved, target, show="signed").map.data
+    np.testing.assert_allclose(plain.map.data, gradient, atol=1e-5 * np.abs(gradient).max())
+    assert "No rectifier" not in explain(name, image, wrap(Functional(), divisor=2), target).text
+
+
 class Dropped(nn.Module):
     """A linear unit per pixel behind dropout, and a batch norm that would change its mean if it trained."""
 
@@ -128,6 +145,38 @@ def test_entropy_is_that_of_the_mean_prediction_and_is_between_zero_and_log_of_t
     assert entropy.min() >= 0
     assert entropy.max() <= np.log(2) + 1e-6
     assert np.ptp(entropy) > 0
+
+
+def test_the_probability_of_the_class_has_a_mean_and_a_deviation():
+    image, target = small_image(), Target(1, painted())
+    drop = DROPS["function"]
+    answer = explain("mc-guided-backprop", image, wrap(Dropped(drop, weight=2.0)), target, samples=200)
+    still = wrap(Dropped(drop, weight=2.0)).logits(pixels(image)).softmax(1)[0, 1].detach().numpy()
+    # a logit that is z / 0.7 with probability 0.7, else 0
+    logit = np.log(still / (1 - still))
+    kept = 1 / (1 + np.exp(-logit / 0.7))
+    np.testing.assert_allclose(answer["mean probability"].data, 0.7 * kept + 0.15, atol=0.08)
+    wanted = np.abs(kept - 0.5) * np.sqrt(0.3 * 0.7)
+    assert answer["predictive deviation"].data.mean() == pytest.approx(wanted.mean(), rel=0.1)
+    table = answer.tables[0]
+    assert table.columns["mean of"][2] == "predictive deviation"
+    assert table.columns["region"][2] == pytest.approx(wanted[target.region.mask].mean(), rel=0.2)
+
+
+def test_where_the_region_is_the_whole_image_nothing_is_said_of_elsewhere():
+    everywhere = Target(1, Painted(np.ones((24, 27), bool)))
+    answer = explain("mc-guided-backprop", small_image(), wrap(Deep()), everywhere, samples=2)
+    assert list(answer.tables[0].columns) == ["mean of", "region"]
+
+
+def test_a_large_seed_is_a_seed():
+    image, target = small_image(), Target(1, painted())
+    one, same, other = (
+        explain("mc-guided-backprop", image, wrap(Deep()), target, samples=2, run=Run(seed=s)).map.data
+        for s in (2**45, 2**45, 2**45 + 1)
+    )
+    np.testing.assert_array_equal(one, same)
+    assert np.abs(one - other).max() > 0
 
 
 def test_samples_differ_by_their_seed_alone():

@@ -10,6 +10,7 @@ from torch import nn
 
 from closed import Quadratic, Sites, as_input, everywhere, model_of, noise, scored
 from hand import wrap
+from seglens.core.errors import BadParameter
 from seglens.session import explain
 
 
@@ -68,6 +69,19 @@ def test_an_offset_is_taken_off_the_input(fill):
     expected = ((x.detach() - torch.as_tensor(level)) * gradient)[0].sum(0).numpy()
     np.testing.assert_allclose(answer.map.data, expected, atol=1e-5)
     assert fill in answer.text
+
+
+def test_a_reference_image_is_an_offset():
+    image, target, module = noise((14, 15), 2), everywhere((14, 15)), Sites(2)
+    other, model = noise((14, 15), 2, seed=8), model_of(module, 2)
+    x = as_input(image).requires_grad_(True)
+    (gradient,) = torch.autograd.grad(scored(module, target)(x).sum(), x)
+    answer = explain("input-x-gradient", image, model, target, reference=(other,))
+    expected = ((x.detach() - as_input(other)) * gradient)[0].sum(0).numpy()
+    np.testing.assert_allclose(answer.map.data, expected, atol=1e-5)
+    assert f"the reference image {other.name}" in answer.text
+    with pytest.raises(BadParameter, match="2 reference images"):
+        explain("input-x-gradient", image, model, target, reference=(other, image))
 
 
 def test_zero_is_that_of_the_normalised_input():

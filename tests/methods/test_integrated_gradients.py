@@ -10,7 +10,8 @@ from captum.attr import IntegratedGradients
 from closed import Normalising, Quadratic, Saturating, SaturatingTwice, Sites, as_input, everywhere, model_of, noise
 from closed import scored as score_of
 from hand import Linear, wrap
-from seglens.core.errors import BadParameter
+from seglens import METHODS
+from seglens.core.errors import BadParameter, ImageMismatch
 from seglens.core.image import Image
 from seglens.core.run import Run
 from seglens.engine.resolve import resolve
@@ -137,6 +138,38 @@ def test_fills_can_be_compared_and_one_that_needs_units_is_refused(method):
     assert len(compared.layers) == 3
     with pytest.raises(BadParameter):
         explain(method, image, model, target, fill="inpaint")
+
+
+@pytest.mark.parametrize("method", BOTH)
+def test_a_reference_image_is_where_the_path_starts(method):
+    image, target, module = noise((14, 15), 2), everywhere((14, 15)), Linear(2, 3)
+    model, other = wrap(module, channels=2, classes=("a", "b", "c")), noise((14, 15), 2, seed=8)
+    answer = explain(method, image, model, target, reference=(other,), steps=9)
+    x = as_input(image).requires_grad_(True)
+    (gradient,) = torch.autograd.grad(score_of(module, target)(x).sum(), x)
+    expected = ((x.detach() - as_input(other)) * gradient)[0].sum(0).numpy()
+    np.testing.assert_allclose(answer.map.data, expected, atol=1e-4)
+    start = float(score_of(module, target)(as_input(other)).detach())
+    assert value(answer, f"score of the reference image {other.name}") == pytest.approx(start, rel=1e-4)
+    with pytest.raises(BadParameter, match="2 reference images"):
+        explain(method, image, model, target, reference=(other, image))
+    with pytest.raises(ImageMismatch, match="20×15"):
+        explain(method, image, model, target, reference=(noise((20, 15), 2),))
+    with pytest.raises(BadParameter, match="no fill"):
+        compare_fills(method, image, model, target, reference=(other,), fills=("mean", "black"))
+
+
+def test_captums_own_baseline_is_a_fill():
+    image, target, module = noise((14, 15), 2), everywhere((14, 15)), Sites(2)
+    expected = IntegratedGradients(score_of(module, target)).attribute(as_input(image), n_steps=16)[0].sum(0)
+    answer = explain("integrated-gradients", image, model_of(module, 2), target, fill="zero", steps=16)
+    np.testing.assert_allclose(
+        answer.map.data, expected.detach().numpy(), atol=1e-5 * max(1, float(expected.abs().max()))
+    )
+
+
+def test_the_guided_path_takes_the_steps_of_its_paper():
+    assert METHODS["guided-integrated-gradients"]().steps == 200
 
 
 def straight_on(score, start, x, steps, fraction, band):

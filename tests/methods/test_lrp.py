@@ -11,6 +11,7 @@ from hand import Deep, small_image, wrap
 from rule_nets import Functional
 from seglens.core.errors import NoRule, UnknownName
 from seglens.core.target import Painted, Target
+from seglens.engine.rules import COMPOSITES
 from seglens.models.nets.unet import UNet
 from seglens.session import explain
 
@@ -41,6 +42,25 @@ def test_without_bias_the_map_adds_up_to_the_score_and_is_input_times_gradient(r
     assert score == pytest.approx(completeness[0], rel=1e-4)
     assert "100.0%" in answer.text
     assert all(abs(leak) < 1e-4 * abs(score) for leak in table(answer).columns["absorbed"])
+
+
+@pytest.mark.parametrize("value", ["logit", "margin", "probability", "log-probability", "dice"])
+def test_of_a_value_that_is_no_sum_of_logits_it_is_said_what_is_shared_out(value):
+    target = Target(1, painted(), value)
+    answer = explain("lrp", picture(), wrap(Functional(bias=False), divisor=2), target, composite="lrp-0")
+    curved = value not in ("logit", "margin")
+    assert (f"derivative of the {value}" in answer.text) == curved
+    assert ("derivative" in answer.map.unit) == curved
+    if curved:
+        assert f"({table(answer).columns['came'][-1]:.4g})" in answer.text
+
+
+def test_rules_that_depend_little_on_the_weights_say_so():
+    model, target = wrap(Functional(), divisor=2), Target(1, painted())
+    said = {
+        name: "depend little" in explain("lrp", picture(), model, target, composite=name).text for name in COMPOSITES
+    }
+    assert {name for name in said if not said[name]} == {"epsilon-gamma-box", "gamma", "epsilon", "lrp-0"}
 
 
 def test_what_biases_absorb_is_told_layer_by_layer_and_adds_up():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from captum.attr import NoiseTunnel, Saliency
+from torch import nn
 
 from closed import Quadratic, Sites, as_input, everywhere, model_of, noise, scored
 from hand import Context, Linear, cell_target, context_image, wrap
@@ -121,6 +122,20 @@ def test_says_how_it_settles_and_stops_when_its_halves_agree():
     batches = [explain("smooth-grad", image, model, cell_target(cell), samples=64, stop=0.3, run=Run(batch=b))
                for b in (1, 5)]  # fmt: skip
     assert len({len(b.figures[0].x) for b in batches} | {len(some.figures[0].x)}) == 1
+
+
+def test_the_deviation_is_that_of_what_is_shown():
+    class Opposed(nn.Module):
+        """The gradients of the two channels change with the image, their sum does not."""
+
+        def forward(self, x):
+            y = 0.5 * (x[:, :1] - x[:, 1:]) ** 2
+            return torch.cat([torch.zeros_like(y), y], 1)
+
+    image = noise((14, 15), 2)
+    shown = {show: ask(Opposed(), image, channels=2, samples=9, show=show) for show in ("signed", "magnitude")}
+    assert shown["signed"]["standard deviation"].data.max() < 1e-5
+    assert shown["magnitude"]["standard deviation"].data.min() > 0.01
 
 
 def test_squares_have_no_sign():

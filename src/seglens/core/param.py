@@ -198,13 +198,14 @@ Stride = Annotated[
     Param("Distance between neighbouring windows.", ge=1, le=4096, unit="px", quick=4, empty="half the window"),
 ]
 FillName = Literal[
-    "mean", "rest-mean", "unit-mean", "blur", "inpaint", "noise", "permutation", "black", "grey", "white"
+    "mean", "rest-mean", "unit-mean", "blur", "inpaint", "noise", "permutation", "black", "grey", "white", "zero"
 ]
 Fill = Annotated[
     FillName,
     Param(
         "What covered pixels are replaced with: the mean of the image, of all but the region, or of themselves; the "
-        "image blurred, continued from around, as noise or with its pixels shuffled; or one grey level."
+        "image blurred, continued from around, as noise or with its pixels shuffled; one grey level; or 0 in the "
+        "network's own input."
     ),
 ]
 UnitName = Literal["superpixels", "grid", "objects", "labels", "channels", "slices", "frames"]

@@ -32,7 +32,8 @@ def fill(
     Args:
         name: ``mean`` (of each channel) · ``rest-mean`` (of the pixels outside ``without``) · ``blur`` ·
             ``noise`` (mean and deviation of each channel) · ``permutation`` (the image's own pixels, shuffled) ·
-            ``black``, ``grey``, ``white`` (in intensities of the image, not of the normalised input).
+            ``black``, ``grey``, ``white`` (in intensities of the image, not of the normalised input) ·
+            ``zero`` (of the normalised input: what Captum takes).
         x: clean input (1, C, *space).
         intake: the frozen normalisation.
         generator: source of random numbers, on the CPU.
@@ -44,6 +45,8 @@ def fill(
     tail = (1,) * (x.ndim - 2)
     if name == "blur":
         return gaussian_blur(x, sigma=max(2.0, min(x.shape[2:]) / 16))
+    if name == "zero":
+        return torch.zeros_like(x)
     if name in ("black", "grey", "white"):
         level = {"black": intake.low, "white": intake.high, "grey": (intake.low + intake.high) / 2}[name]
         values = intake.to_input(np.full((x.shape[1], *tail), level))

@@ -6,11 +6,11 @@
   :data:`COMPOSITES`.
 """
 
-from seglens.engine.rules.backprop import Backprop
+from seglens.engine.rules.backprop import Backprop, rectified
 from seglens.engine.rules.parted import summed
 from seglens.engine.rules.relevance import COMPOSITES, Relevance
 from seglens.engine.rules.rescale import Rescale
 from seglens.engine.rules.tape import Rules
 from seglens.engine.rules.trace import Flow, Row, Trace
 
-__all__ = ["COMPOSITES", "Backprop", "Flow", "Relevance", "Rescale", "Row", "Rules", "Trace", "summed"]
+__all__ = ["COMPOSITES", "Backprop", "Flow", "Relevance", "Rescale", "Row", "Rules", "Trace", "rectified", "summed"]

@@ -9,11 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from torch import Tensor
+
 from seglens.engine.rules import weighted
-from seglens.engine.rules.moves import ADDED, SUMS, Came, Gave, move, one, plain
-from seglens.engine.rules.steps import Rule, Step, names, signs
+from seglens.engine.rules.moves import ADDED, SUMS, Came, Gave, move, one, plain, stretched_back
+from seglens.engine.rules.rectifiers import rectifies, written_out
+from seglens.engine.rules.steps import Rule, Slot, Step, names, signs
 from seglens.engine.rules.tape import Tape
 
+RECTIFIERS = frozenset(["guided", "positive", "positive, times slope"])  # the names of their rules
+CEILINGS = names("hardtanh clamp clamp_min threshold")
 # Rectifiers for which no guided rule has been published; what is done instead is declared.
 LEAKY = names("leaky_relu _prelu_kernel rrelu_with_noise elu celu selu gelu silu mish hardswish softplus")
 
@@ -24,7 +29,7 @@ class Backprop:
 
     Guided: a ReLU hands on what is positive, where its input was positive. Deconvolution: what is positive. The leaky
     kind (leaky ReLU, ELU, GELU, SiLU …) has no published rule; here it hands on what is positive, guided times its own
-    derivative, and the tape's ``declared`` names it.
+    derivative, and the tape's ``declared`` names it. Both kinds are known, too, where they are written out.
     """
 
     kind: Literal["gradient", "guided", "deconvolution"]
@@ -32,11 +37,14 @@ class Backprop:
     def choose(self, step: Step, tape: Tape) -> Rule | None:
         """The rule of an operation."""
         if self.kind != "gradient":
-            if _rectifies(step):
-                return POSITIVE if self.kind == "deconvolution" else GUIDED if step.name == "relu" else CEILED
+            if rectifies(step):
+                return POSITIVE if self.kind == "deconvolution" else CEILED if step.name in CEILINGS else GUIDED
             if step.name in LEAKY:
                 tape.declared.add(step.name.strip("_").removesuffix("_kernel"))
                 return SLOPED if self.kind == "guided" else POSITIVE
+            if (signal := written_out(step, tape)) is not None:
+                tape.declared.add(f"an activation written out with {step.name}")
+                return SLOPED if self.kind == "guided" else _handing(signal)
         if weighted.is_weighted(step):
             return LINEAR
         if step.name in weighted.NORMS:
@@ -52,19 +60,18 @@ class Backprop:
         weighted.fold(tape, weighted.is_fixed)
 
 
-def _rectifies(step: Step) -> bool:
-    """ReLU under any of its names, with a ceiling or without."""
-    bounds = step.args[1:]
-    return (
-        step.name == "relu"
-        or (step.name == "hardtanh" and len(bounds) > 0 and bounds[0] == 0)
-        or (step.name in ("clamp_min", "clamp") and len(bounds) > 0 and bounds[0] == 0)
-        or (step.name == "threshold" and tuple(bounds) == (0, 0))
-    )
+def rectified(tape: Tape) -> bool:
+    """Whether any rectifier was met: without one, what comes back is the plain gradient."""
+    return any(isinstance(s, Step) and s.rule is not None and s.rule.name in RECTIFIERS for s in tape.steps)
 
 
 def _masked(step: Step, came: Came) -> Gave:
-    return [(step.args[0], one(came) * step.answers[0].tensor())]
+    return _to(step.reads[0], one(came) * step.answers[0].tensor())
+
+
+def _to(slot: Slot, values: Tensor) -> Gave:
+    assert slot.cell is not None  # rectifiers read something of the input
+    return [(slot, stretched_back(values, slot.cell.size))]
 
 
 def _guided(step: Step, came: Came) -> Gave:
@@ -76,7 +83,12 @@ def _sloped(step: Step, came: Came) -> Gave:
 
 
 def _positive(step: Step, came: Came) -> Gave:
-    return [(step.args[0], one(came).clamp(min=0))]
+    return _to(step.reads[0], one(came).clamp(min=0))
+
+
+def _handing(signal: Slot) -> Rule:
+    """All that is positive goes to the signal of an activation that is written out."""
+    return Rule("positive", lambda _, came: _to(signal, one(came).clamp(min=0)))
 
 
 def linear(step: Step, came: Came) -> Gave:

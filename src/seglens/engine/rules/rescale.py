@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from seglens.core.errors import NoRule
 from seglens.engine.rules import spread, weighted
@@ -69,32 +71,49 @@ class Rescale:
         weighted.fold(tape, weighted.is_fixed)
 
 
-def pair(tape: Tape, baseline: Tape) -> None:
+def pair(tape: Tape, baseline: Tape, network: int | None = None) -> None:
     """Let each step of one run know the same step of the other.
+
+    Args:
+        tape, baseline: the two runs.
+        network: so many steps are the network's own, by default all; those of a live target choose pixels anew.
 
     Raises:
         NoRule: the network takes another way on the baseline than on the image.
     """
     ours, theirs = ([s for s in t.steps if isinstance(s, Step)] for t in (tape, baseline))
-    if len(ours) != len(theirs) or not all(_same(a, b) for a, b in zip(ours, theirs, strict=True)):
+    own = len(ours) if network is None else network
+    if len(ours) != len(theirs) or not all(
+        _same(a, b, strictly=n < own) for n, (a, b) in enumerate(zip(ours, theirs, strict=True))
+    ):
         raise NoRule(
-            "The network runs other operations on the baseline than on the image, so the two cannot be compared.",
+            "The network runs other operations on the baseline than on the image, or the same with other masks or "
+            "fixed numbers that it makes of what it sees, so the two cannot be compared.",
             fix="Choose another baseline, or a method without one, such as vanilla-gradient or lrp.",
         )
     for step, twin in zip(ours, theirs, strict=True):
         step.twin = twin
 
 
-def _same(step: Step, twin: Step) -> bool:
-    """Whether two steps are the same operation, choosing the same places where it chooses."""
-    if step.name != twin.name or [s.cell and s.cell.size for s in step.answers] != [
-        s.cell and s.cell.size for s in twin.answers
-    ]:
+def _same(step: Step, twin: Step, *, strictly: bool) -> bool:
+    """Whether two steps are the same operation, ``strictly`` with the same numbers, masks and places, too."""
+    one, two = ([s.cell and s.cell.size for s in t.answers] for t in (step, twin))
+    if step.name != twin.name or one != two or _fixed((step.args, step.kwargs)) != _fixed((twin.args, twin.kwargs)):
         return False
-    chosen = ([s.value for s in t.constants if s.value is not None] for t in (step, twin))
-    return all(
-        a.shape == b.shape and (a.is_floating_point() or torch.equal(a, b)) for a, b in zip(*chosen, strict=True)
-    )
+    return not strictly or all(_equal(a.value, b.value) for a, b in zip(step.constants, twin.constants, strict=True))
+
+
+def _fixed(thing: Any) -> Any:
+    """Arguments, without the tensors among them."""
+    return tree_map(lambda one: None if isinstance(one, Slot) else one, thing)
+
+
+def _equal(a: Tensor | None, b: Tensor | None) -> bool:
+    if a is None or b is None:
+        return a is b
+    # weights are the same memory in both runs, and need no look at their values
+    same = a.data_ptr() == b.data_ptr() and a.stride() == b.stride()
+    return a.shape == b.shape and a.dtype == b.dtype and (same or torch.equal(a, b))
 
 
 def _moves(thing: object) -> bool:

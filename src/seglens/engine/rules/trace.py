@@ -118,7 +118,7 @@ class Trace:
         self.box = box or (whole(case.shape) if opens else case.cheap_field)
         self._model = case.model.within(self.box, case.shape)
         self._scored = isinstance(rules, Rescale)
-        self.tape = Tape(rules, case.run)
+        self.tape, self._own = Tape(rules, case.run), 0
         out = self._record(self.tape, self.x, opens=opens)
         self.logits = None if self._scored else out
         if opens and not self._scored:
@@ -139,7 +139,7 @@ class Trace:
         """
         beside = Tape(self.rules, self.case.run)
         score = self._record(beside, baseline, named=False)
-        pair(self.tape, beside)
+        pair(self.tape, beside, self._own)
         return float(score.mean())
 
     def start(self) -> Tensor:
@@ -216,6 +216,7 @@ class Trace:
 
         def scored(x: Tensor) -> Tensor:
             logits = model.logits(x)
+            self._own = sum(isinstance(s, Step) for s in tape.steps)
             return self.case.clean.score(logits) if opens else self.target(logits)
 
         run.check()

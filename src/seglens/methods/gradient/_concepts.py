@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import isnan, nan
 from typing import Annotated, Literal
 
 import torch
@@ -23,12 +24,15 @@ SEEN = 0.1  # of a map's largest value: what is shown of an example
 
 Begin = Annotated[
     Literal["positive-logit", "logit", "probability", "one"],
-    Param("What each pixel of the region starts with; the whole is divided by its sum."),
+    Param(
+        "What each pixel of the region starts with, over the sum of all sizes; positive-logit takes those pixels alone "
+        "that the model gives to the class."
+    ),
 ]
 
 
 def beginning(trace: Trace, begin: str) -> Tensor:
-    """What goes in at the end, (1, K, *box): the class's value where the region is, with sum 1; or all zero."""
+    """What goes in at the end, (1, K, *box): the class's value where the region is, sizes adding up to 1; or zero."""
     assert trace.logits is not None  # only DeepLift looks at scores alone
     own, inside = trace.target.index, (trace.target.weights > 0).to(trace.logits)
     value = {
@@ -38,9 +42,18 @@ def beginning(trace: Trace, begin: str) -> Tensor:
         "one": lambda: torch.ones_like(trace.logits[:, own]),
     }[begin]()
     out = torch.zeros_like(trace.logits)
+    if begin == "positive-logit":
+        inside = inside * torch.from_numpy(trace.case.classes(trace.logits) == own).to(inside)
     out[:, own] = value * inside
-    total = out.sum()
+    total = out.abs().sum()  # logits of both signs may add up to nearly nothing
     return out / total if float(total) else out
+
+
+def counted(start: Tensor, begin: str) -> str:
+    """How many pixels a beginning starts from, in words."""
+    many = int((start != 0).any(1).sum())
+    which = " (the model gives them to it, and its logit is above 0)" if begin == "positive-logit" else ""
+    return f"of which {many} count{which}"
 
 
 def shares(came: Tensor) -> Tensor:
@@ -57,9 +70,15 @@ def alone(came: Tensor, channel: int) -> Tensor:
 
 
 def context(values: Tensor, region: Tensor) -> float:
-    """The share of a map (1, C, *space) that lies outside a region (*space), whatever its sign; 0 of an empty map."""
-    size = values[0].abs().sum(0)
-    return float(size[~region].sum() / size.sum()) if float(size.sum()) else 0.0
+    """The share of a map (1, C, *space), summed over C, outside a region (*space), whatever its sign; NaN if empty."""
+    size = values[0].sum(0).abs()
+    return float(size[~region].sum() / size.sum()) if float(size.sum()) else nan
+
+
+def mean_context(found: Sequence["Example"]) -> float:
+    """Over the examples in which the concept has a map; NaN if it has none."""
+    known = [e.context for e in found if not isnan(e.context)]
+    return sum(known) / len(known) if known else nan
 
 
 @dataclass(frozen=True)
@@ -69,8 +88,8 @@ class Example:
     Args:
         name: of the image.
         share: of the concept in what speaks for the class there.
-        context: the part of its map that lies outside the class's region.
-        box: where the map is strong.
+        context: the part of its map that lies outside the class's region; NaN of an empty map.
+        box: where the map is strong; empty of an empty map.
     """
 
     name: str
@@ -108,7 +127,9 @@ def _of(case: Case, image: Image, rules: Relevance) -> Trace | None:
 
 
 def _strong(values: Tensor) -> Box:
-    size = values[0].abs().sum(0)
+    size = values[0].sum(0).abs()
+    if not bool(size.any()):
+        return ()
     at = (size >= SEEN * size.max()).nonzero()
     return tuple(slice(int(a), int(b) + 1) for a, b in zip(at.amin(0), at.amax(0), strict=True))
 
@@ -116,7 +137,7 @@ def _strong(values: Tensor) -> Box:
 def gallery(found: dict[int, list[Example]], axes: str, most: int) -> Table:
     """The examples as a table, a row each."""
     rows = [(k, e) for k, every in found.items() for e in every[:most]]
-    where = [", ".join(f"{a} {s.start}:{s.stop}" for a, s in zip(axes, e.box, strict=True)) for _, e in rows]
+    where = [", ".join(f"{a} {s.start}:{s.stop}" for a, s in zip(axes, e.box, strict=False)) or "–" for _, e in rows]
     return Table(
         "references",
         {

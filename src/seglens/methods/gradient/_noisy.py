@@ -68,6 +68,7 @@ class NoisyCourse:
         """Nothing is known."""
         self._form, self._stop = form, stop
         self._halves = (Moments(), Moments())
+        self._summed = Moments()
         self.changes: list[float] = []
         self.agreement, self.done = 0.0, False
         self.box: Box = ()
@@ -85,6 +86,7 @@ class NoisyCourse:
                 return
             before = self.moments
             self._halves[before.n % 2].add(gradient)
+            self._summed.add(gradient.sum(0, keepdim=True))
             now = self.moments
             self.changes.append(float((now.mean - before.mean).norm() / now.mean.norm().clamp(min=1e-30)))
             if self._stop is not None and now.n % CHECK == 0:
@@ -96,6 +98,12 @@ class NoisyCourse:
         if self._form == "mean":
             return of.mean
         return of.variance if self._form == "variance" else of.mean.square() + of.variance
+
+    def deviation(self, show: str) -> Tensor:
+        """Deviation over copies (1, *box) of the sum over channels, or the largest of any channel."""
+        if show == "signed":
+            return self._summed.variance.sqrt()
+        return self.moments.variance.sqrt().amax(0, keepdim=True)
 
     def told(self) -> str:
         """How sure the mean is, in words."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from seglens.core.boxes import Box, at_box
-from seglens.core.errors import ImageMismatch
+from seglens.core.errors import BadParameter, ImageMismatch
 from seglens.core.explanation import Explanation, Table
 from seglens.core.method import Fidelity, Method, Need, Scope
 from seglens.core.param import FillName, Param
@@ -26,7 +26,8 @@ Start = Annotated[
     FillName,
     Param(
         "Image that the path starts from, as if all pixels were covered: the mean of the image or of all but the "
-        "region, blurred, noise, shuffled, or one grey level."
+        "region, blurred, noise, shuffled, one grey level, or 0 in the network's own input. Reference images take its "
+        "place."
     ),
 ]
 Points = Annotated[int, Param("Points of the path at which the gradient is taken.", ge=2, le=5000, quick=8)]
@@ -92,6 +93,28 @@ def placed(case: Case, values: Tensor, box: Box) -> Tensor:
     return out
 
 
+def start(case: Case, fill: FillName) -> Tensor:
+    """The one image where a path starts (1, C, *space): the reference image if there is one, else the fill.
+
+    Raises:
+        BadParameter: a fill that depends on what is covered.
+    """
+    return starts(case, fill) if case.reference else case.fill(fill)
+
+
+def start_named(case: Case, fill: str) -> str:
+    """What that image is, in words; what they are, if there are several references."""
+    if len(case.reference) > 1:
+        return f"{len(case.reference)} reference images"
+    return f"the reference image {case.reference[0].name}" if case.reference else f"the image filled by {fill}"
+
+
+def starts_named(case: Case, fill: str) -> str:
+    """What the images of :func:`starts` are, in words."""
+    drawn = not case.reference and fill in RANDOM
+    return f"{DRAWS} images filled by {fill}" if drawn else start_named(case, fill)
+
+
 def starts(case: Case, fill: FillName) -> Tensor:
     """Images where paths start (B, C, *space): the references if there are any, else the fill; several if it is random.
 
@@ -120,6 +143,23 @@ def check_references(case: Case) -> None:
                 f"Paths start at the reference images, and {one.name} has {there} pixels, the image {here}.",
                 fix="Choose reference images of the size of the image, or crop both alike.",
             )
+
+
+def check_start(case: Case, fill: FillName | None) -> None:
+    """Raise what is wrong with the one image where a path starts.
+
+    Raises:
+        BadParameter: several reference images, or a fill that depends on what is covered.
+        ImageMismatch: a reference of another size.
+    """
+    if len(case.reference) > 1:
+        raise BadParameter(
+            f"There is one image to compare with, and {len(case.reference)} reference images were given.",
+            fix="Give one --reference, or choose gradient-shap or deep-lift-shap, which take the mean over many.",
+        )
+    check_references(case)
+    if fill is not None:
+        start(case, fill)
 
 
 def completeness(case: Case, total: float, start: float, where: str) -> tuple[Table, str]:
@@ -155,10 +195,9 @@ def warn(case: Case, total: float, start: float, path: list[tuple[float, float]]
         path: how far along it the points lie, from 0 to 1, and the score there; from the start on.
         fill: what the path starts from.
     """
-    change = case.clean_score - start
-    if abs(total - change) <= MISSED * abs(change) + ROUNDING * (abs(case.clean_score) + abs(start)):
+    change, what = case.clean_score - start, missed(case, total, start)
+    if not what:
         return
-    what = f"The map adds up to {total:.3g}, where {change:.3g} is to be explained: do not read it as shares."
     early = [(at, (score - start) / change) for at, score in path if 0 < at <= EARLY and change]
     if early and abs(early[-1][1]) > 0.5:
         at, part = early[-1]
@@ -169,3 +208,17 @@ def warn(case: Case, total: float, start: float, path: list[tuple[float, float]]
         )
     else:
         case.run.note(f"{what} Take more steps, or start from another fill.")
+
+
+def missed(case: Case, total: float, start: float) -> str:
+    """That a map adds up to something else than the change of the score, as a sentence; empty if it adds up."""
+    change = case.clean_score - start
+    if abs(total - change) <= MISSED * abs(change) + ROUNDING * (abs(case.clean_score) + abs(start)):
+        return ""
+    return f"The map adds up to {total:.3g}, where {change:.3g} is to be explained: do not read it as shares."
+
+
+def warn_of_rules(case: Case, total: float, start: float) -> None:
+    """The same of a map made by rules, of which more steps would be no help."""
+    if told := missed(case, total, start):
+        case.run.note(f"{told} Choose another baseline, or a method without rules, such as integrated-gradients.")

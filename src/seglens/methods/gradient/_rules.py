@@ -8,7 +8,7 @@ from torch import Tensor
 from seglens.core.explanation import Figure
 from seglens.core.param import Param
 from seglens.engine.case import Case
-from seglens.engine.rules import COMPOSITES, Flow, Relevance, Trace
+from seglens.engine.rules import COMPOSITES, Backprop, Flow, Relevance, Trace, rectified
 
 Composite = Annotated[
     Literal[
@@ -16,8 +16,9 @@ Composite = Annotated[
         "gamma", "epsilon", "lrp-0",
     ],
     Param(
-        "Rules for convolutions, matrix products and the first layer. Those with plus are stable; lrp-0 is the plain "
-        "formula, which blows up where contributions cancel."
+        "Rules for convolutions, matrix products and the first layer. Those with plus or alpha are stable, but depend "
+        "little on the weights; epsilon asks them all; lrp-0 is the plain formula, which blows up where contributions "
+        "cancel."
     ),
 ]  # fmt: skip
 
@@ -33,14 +34,25 @@ def composite(case: Case, name: str, gamma: float) -> Relevance:
     return replace(rules, gamma=gamma, low=low, high=high)
 
 
-def declared(trace: Trace) -> str:
-    """What was done where no rule is published, as a further sentence; empty if that did not happen."""
-    names = ", ".join(sorted(trace.tape.declared))
-    if not names:
+def insensitive(name: str) -> str:
+    """That rules by this name depend little on the weights, as a further sentence; empty for those that do not."""
+    if "plus" not in name and "alpha" not in name:
         return ""
-    if isinstance(trace.rules, Relevance):
-        return f" Of products of two signals ({names}) half goes to each."
-    return f" No rule is published for {names}: here what is positive is handed on, times the activation's own slope."
+    return (
+        f" The rules of {name} depend little on the weights, so another network may have much the same map: compare "
+        "with composite=epsilon, with vanilla-gradient, or with randomised weights."
+    )
+
+
+def declared(trace: Trace) -> str:
+    """What was done where no rule is published, or none was met, as one more sentence; empty if all is as published."""
+    names = ", ".join(sorted(trace.tape.declared))
+    if not isinstance(trace.rules, Backprop):
+        return f" Of products of two signals ({names}) half goes to each." if names else ""
+    if names:
+        how = ", times the activation's own slope" if trace.rules.kind == "guided" else ""
+        return f" No rule is published for {names}: here what is positive is handed on{how}."
+    return "" if rectified(trace.tape) else " No rectifier was met in the network, so this is the plain gradient."
 
 
 def conservation(case: Case, flow: Flow) -> tuple[Figure, str]:

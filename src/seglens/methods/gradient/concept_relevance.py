@@ -8,8 +8,19 @@ from seglens.core.param import Param
 from seglens.engine.case import Case
 from seglens.engine.channels import LayerMethod
 from seglens.engine.rules import Flow, Trace
-from seglens.methods.gradient._concepts import Begin, alone, beginning, context, examples, gallery, shares, without
-from seglens.methods.gradient._rules import Composite, composite, declared
+from seglens.methods.gradient._concepts import (
+    Begin,
+    alone,
+    beginning,
+    context,
+    counted,
+    examples,
+    gallery,
+    mean_context,
+    shares,
+    without,
+)
+from seglens.methods.gradient._rules import Composite, composite, declared, insensitive
 from seglens.methods.gradient._shared import as_map
 
 Concepts = Annotated[int, Param("How many channels to follow to the image.", ge=1, le=64, quick=2)]
@@ -54,7 +65,7 @@ class ConceptRelevance(LayerMethod):
         if case.reference:
             found = examples(case, rules, name, self.begin, top)
             best = [found[k][: self.examples] for k in top]
-            columns["context, references"] = [sum(e.context for e in b) / max(1, len(b)) for b in best]
+            columns["context, references"] = [mean_context(b) for b in best]
             tables.append(gallery(found, case.model.spec.axes, self.examples))
         if self.off:
             columns |= without(case, name, top)
@@ -65,7 +76,10 @@ class ConceptRelevance(LayerMethod):
         ]
         bars = Figure("shares", "bar", top, {"share": columns["share"]}, "channel", "share of the relevance")
         through = self._through(name, whole, trace.below(name, came))
-        text = f"{self.title} of {case.target.name} over {case.target.pixels} pixels. {through}{declared(trace)}"
+        text = (
+            f"{self.title} of {case.target.name} over {case.target.pixels} pixels, {counted(start, self.begin)}. "
+            f"{through}{declared(trace)}{insensitive(self.composite)}"
+        )
         return Explanation(tuple(layers), (Table("concepts", columns), *tables), (bars,), text)
 
     def _through(self, name: str, whole: Flow, by_layer: Flow) -> str:

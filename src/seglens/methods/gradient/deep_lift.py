@@ -4,7 +4,7 @@ from seglens.core.explanation import Explanation
 from seglens.core.method import Fidelity, Method, Need, Scope
 from seglens.engine.case import Case
 from seglens.engine.rules import Rescale, summed
-from seglens.methods.gradient._paths import Start, completeness
+from seglens.methods.gradient._paths import Start, check_start, completeness, start, start_named, warn_of_rules
 from seglens.methods.gradient._shared import EachChannel, Show, channel_table, input_layers
 
 
@@ -17,21 +17,24 @@ class DeepLift(Method):
     fidelity = Fidelity.EXACT
     scope = Scope.REGION
     needs = frozenset({Need.GRADIENT})
+    takes = frozenset({Need.REFERENCE})
 
     fill: Start = "mean"
     show: Show = "signed"
     channels: EachChannel = False
 
     def check(self, case: Case) -> None:
-        """Raise BadParameter for a fill that depends on what is covered."""
-        case.fill(self.fill)
+        """Raise BadParameter for several references or a fill that needs units, ImageMismatch for another size."""
+        check_start(case, self.fill)
 
     def run(self, case: Case) -> Explanation:
         """The map, and what it adds up to beside the change of the score."""
-        baseline = case.fill(self.fill)
-        flow, _, start = summed(case, Rescale(), baseline)
+        baseline = start(case, self.fill)
+        flow, _, score = summed(case, Rescale(), baseline)
         values = flow.values * (case.x - baseline)
-        table, told = completeness(case, float(values.double().sum()), start, f"the image filled by {self.fill}")
+        total = float(values.double().sum())
+        table, told = completeness(case, total, score, start_named(case, self.fill))
+        warn_of_rules(case, total, score)
         layers = input_layers(case, "DeepLift", values, self.show, case.target.value, self.channels)
         text = f"DeepLift of {case.target.name} over {case.target.pixels} pixels. {told}"
         return Explanation(layers, (table, *channel_table(case, values)), text=text)

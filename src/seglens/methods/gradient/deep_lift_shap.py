@@ -7,7 +7,14 @@ from seglens.core.method import Fidelity, Method, Need, Scope
 from seglens.engine.case import Case
 from seglens.engine.rules import Rescale, Trace
 from seglens.methods.gradient._noisy import Moments
-from seglens.methods.gradient._paths import Start, check_references, completeness, starts
+from seglens.methods.gradient._paths import (
+    Start,
+    check_references,
+    completeness,
+    starts,
+    starts_named,
+    warn_of_rules,
+)
 from seglens.methods.gradient._shared import EachChannel, Show, as_map, channel_table, input_layers
 
 
@@ -32,7 +39,7 @@ class DeepLiftSHAP(Method):
         starts(case, self.fill)
 
     def run(self, case: Case) -> Explanation:
-        """Mean and deviation over the baselines, and a row for each."""
+        """Mean and, of several, deviation over the baselines, and a row for each."""
         baselines, trace = starts(case, self.fill), Trace(case, Rescale())
         moments, scores, sums = Moments(), [], []
         for done, one in enumerate(torch.split(baselines, 1)):
@@ -44,11 +51,13 @@ class DeepLiftSHAP(Method):
         mean, deviation = moments.mean[None, :-1], moments.variance.sqrt()
         shown = deviation[-1] if self.show == "signed" else deviation[:-1].amax(0)
         unit, many = case.target.value, len(baselines)
-        where = f"{many} reference images" if case.reference else f"{many} images of {self.fill}"
-        table, told = completeness(case, float(mean.double().sum()), sum(scores) / many, where)
+        total, score = float(mean.double().sum()), sum(scores) / many
+        table, told = completeness(case, total, score, starts_named(case, self.fill))
+        warn_of_rules(case, total, score)
         names = [image.name for image in case.reference] or [f"{self.fill} {i}" for i in range(many)]
         each = Table("baselines", {"baseline": names, "its score": scores, "sum of its map": sums})
         layers = input_layers(case, "DeepLiftSHAP", mean, self.show, unit, self.channels)
-        layers += (Layer("deviation over baselines", "heat", as_map(shown), unit),)
+        if many > 1:
+            layers += (Layer("deviation over baselines", "heat", as_map(shown), unit),)
         text = f"DeepLiftSHAP of {case.target.name} over {case.target.pixels} pixels. {told}"
         return Explanation(layers, (table, each, *channel_table(case, mean)), text=text)

@@ -10,7 +10,15 @@ from seglens.core.param import Param
 from seglens.engine.case import Case
 from seglens.engine.paths import Drawn, Noisy
 from seglens.methods.gradient._expected import Error, Expected
-from seglens.methods.gradient._paths import SampledGradients, Spread, Start, check_references, completeness, starts
+from seglens.methods.gradient._paths import (
+    SampledGradients,
+    Spread,
+    Start,
+    check_references,
+    completeness,
+    starts,
+    starts_named,
+)
 from seglens.methods.gradient._shared import EachChannel, Show, as_map, channel_table, input_layers
 
 Samples = Annotated[int, Param("Random points to take the gradient at.", ge=2, le=100_000, quick=16)]
@@ -51,12 +59,14 @@ class GradientSHAP(SampledGradients):
     def answer(self, case: Case, course: Any) -> Explanation:
         """The map, its standard error, and what it adds up to beside what it should in the mean."""
         values, unit = course.values, case.target.value
-        where = f"{len(case.reference)} reference images" if case.reference else f"the image filled by {self.fill}"
-        table, told = completeness(case, course.total, course.start, where)
+        table, told = completeness(case, course.total, course.start, starts_named(case, self.fill))
+        noisy = (
+            " Noise on the ends of the paths makes that sum approximate, however many points." if self.spread else ""
+        )
         layers = input_layers(case, "GradientSHAP", values, self.show, unit, self.channels)
         layers += (Layer("standard error", "heat", as_map(course.error(self.show)), unit),)
         text = (
-            f"GradientSHAP of {case.target.name} over {case.target.pixels} pixels, {course.n} points. {told} "
+            f"GradientSHAP of {case.target.name} over {case.target.pixels} pixels, {course.n} points. {told}{noisy} "
             f"{course.told()}"
         )
         return Explanation(layers, (table, *channel_table(case, values)), (course.figure(),), text)

@@ -9,6 +9,8 @@ from seglens.engine.rules import Backprop, Trace
 from seglens.methods.gradient._rules import declared
 from seglens.methods.gradient._shared import EachChannel, Show, channel_table, input_layers
 
+NOTHING = "all zero, as nothing that speaks for it comes back to the image."
+
 
 class GuidedBackprop(Method):
     """One forward and one backward pass; ReLUs are found among operations, however the network writes them."""
@@ -29,8 +31,8 @@ class GuidedBackprop(Method):
         trace = Trace(case, Backprop(self.kind))
         values = trace.back().values
         layers = input_layers(case, self.title.lower(), values, self.show, f"{self.kind} signal", self.channels)
-        text = (
-            f"{self.title} of {case.target.name} over {case.target.pixels} pixels: sharp, but drawn to edges whatever "
-            f"the weights are; believe it where another method agrees.{declared(trace)}"
-        )
+        told = NOTHING
+        if bool(values.any()):
+            told = "sharp, but drawn to edges whatever the weights are; believe it where another method agrees."
+        text = f"{self.title} of {case.target.name} over {case.target.pixels} pixels: {told}{declared(trace)}"
         return Explanation(layers, channel_table(case, values), text=text)

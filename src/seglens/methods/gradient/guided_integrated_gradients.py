@@ -4,7 +4,7 @@ from seglens.core.explanation import Explanation
 from seglens.core.method import Fidelity, Method, Need, Scope
 from seglens.engine.case import Case
 from seglens.methods.gradient._guided_path import Band, Fraction, GuidedPath, Steps
-from seglens.methods.gradient._paths import Start, completeness, placed, warn
+from seglens.methods.gradient._paths import Start, check_start, completeness, placed, start, start_named, warn
 from seglens.methods.gradient._shared import EachChannel, Show, channel_table, input_layers
 
 
@@ -17,8 +17,9 @@ class GuidedIntegratedGradients(Method):
     fidelity = Fidelity.EXACT
     scope = Scope.REGION
     needs = frozenset({Need.GRADIENT})
+    takes = frozenset({Need.REFERENCE})
 
-    steps: Steps = 100
+    steps: Steps = 200
     fraction: Fraction = 0.25
     band: Band = 0.02
     fill: Start = "mean"
@@ -26,8 +27,8 @@ class GuidedIntegratedGradients(Method):
     channels: EachChannel = False
 
     def check(self, case: Case) -> None:
-        """Raise BadParameter for a fill that depends on what is covered."""
-        case.fill(self.fill)
+        """Raise BadParameter for several references or a fill that needs units, ImageMismatch for another size."""
+        check_start(case, self.fill)
 
     def passes(self, case: Case) -> tuple[float, int]:
         """A gradient per step."""
@@ -35,7 +36,7 @@ class GuidedIntegratedGradients(Method):
 
     def run(self, case: Case) -> Explanation:
         """The map, what it adds up to beside the change of the score, and the score along the path."""
-        path = GuidedPath(case, case.fill(self.fill), self.steps, self.fraction, self.band)
+        path = GuidedPath(case, start(case, self.fill), self.steps, self.fraction, self.band)
         for _ in path.walk():
             case.run.partial(lambda: self._answer(case, path))
         warn(case, float(path.values.double().sum()), path.scores[0], path.points, self.fill)
@@ -43,9 +44,8 @@ class GuidedIntegratedGradients(Method):
 
     def _answer(self, case: Case, path: GuidedPath) -> Explanation:
         values = placed(case, path.values[0], path.box)
-        table, told = completeness(
-            case, float(values.double().sum()), path.scores[0], f"the image filled by {self.fill}"
-        )
+        total, where = float(values.double().sum()), start_named(case, self.fill)
+        table, told = completeness(case, total, path.scores[0], where)
         layers = input_layers(case, "guided integrated gradients", values, self.show, case.target.value, self.channels)
         text = (
             f"Guided integrated gradients of {case.target.name} over {case.target.pixels} pixels, "

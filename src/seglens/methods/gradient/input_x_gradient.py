@@ -6,12 +6,15 @@ from seglens.core.explanation import Explanation
 from seglens.core.method import Fidelity, Method, Need, Scope
 from seglens.core.param import FillName, Param
 from seglens.engine.case import Case
-from seglens.methods.gradient._paths import completeness
+from seglens.methods.gradient._paths import check_start, completeness, start, start_named
 from seglens.methods.gradient._shared import EachChannel, Show, channel_table, input_layers
 
 Offset = Annotated[
     FillName | None,
-    Param("What counts as no input: an image filled like this.", empty="zero of the normalised input"),
+    Param(
+        "What counts as no input: an image filled like this. A reference image takes its place.",
+        empty="zero of the normalised input",
+    ),
 ]
 
 
@@ -24,18 +27,24 @@ class InputXGradient(Method):
     fidelity = Fidelity.EXACT
     scope = Scope.REGION
     needs = frozenset({Need.GRADIENT})
+    takes = frozenset({Need.REFERENCE})
 
     fill: Offset = None
     show: Show = "signed"
     channels: EachChannel = False
 
+    def check(self, case: Case) -> None:
+        """Raise BadParameter for several references or a fill that needs units, ImageMismatch for another size."""
+        check_start(case, self.fill)
+
     def run(self, case: Case) -> Explanation:
         """One map in units of the target; its sum stands beside the score."""
-        offset = case.x.new_zeros(()) if self.fill is None else case.fill(self.fill)
+        zero = self.fill is None and not case.reference
+        offset = start(case, self.fill or "zero")
         values = (case.x - offset) * case.gradient()
-        where = "zero input" if self.fill is None else f"the image filled by {self.fill}"
-        start = float(case.sampler.scores(case.x * 0 + offset)[0])
-        table, told = completeness(case, float(values.double().sum()), start, where)
+        where = "zero input" if zero else start_named(case, self.fill or "zero")
+        score = float(case.sampler.scores(offset)[0])
+        table, told = completeness(case, float(values.double().sum()), score, where)
         layers = input_layers(case, "input × gradient", values, self.show, case.target.value, self.channels)
         text = f"Input × gradient of {case.target.name} over {case.target.pixels} pixels, to first order. {told}"
         return Explanation(layers, (table, *channel_table(case, values)), text=text)

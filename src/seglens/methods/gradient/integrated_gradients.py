@@ -3,9 +3,20 @@
 from typing import Any
 
 from seglens.core.explanation import Explanation
+from seglens.core.method import Need
 from seglens.engine.case import Case
 from seglens.engine.paths import Along, nodes
-from seglens.methods.gradient._paths import Points, Rule, SampledGradients, Start, completeness, placed
+from seglens.methods.gradient._paths import (
+    Points,
+    Rule,
+    SampledGradients,
+    Start,
+    check_start,
+    completeness,
+    placed,
+    start,
+    start_named,
+)
 from seglens.methods.gradient._shared import EachChannel, Show, channel_table, input_layers
 from seglens.methods.gradient._straight import Straight
 
@@ -16,6 +27,7 @@ class IntegratedGradients(SampledGradients):
     title = "Integrated gradients"
     cite = "sundararajan2017"
     survey = (126, 183)
+    takes = frozenset({Need.REFERENCE})
 
     steps: Points = 32
     rule: Rule = "gauss-legendre"
@@ -24,12 +36,12 @@ class IntegratedGradients(SampledGradients):
     channels: EachChannel = False
 
     def check(self, case: Case) -> None:
-        """Raise BadParameter for a fill that depends on what is covered."""
-        case.fill(self.fill)
+        """Raise BadParameter for several references or a fill that needs units, ImageMismatch for another size."""
+        check_start(case, self.fill)
 
     def copies(self, case: Case) -> Along:
         """Points of the path."""
-        return Along(case.fill(self.fill), case.x, nodes(self.rule, self.steps)[0])
+        return Along(start(case, self.fill), case.x, nodes(self.rule, self.steps)[0])
 
     def course(self, case: Case, copies: Any) -> Straight:
         """The integral."""
@@ -38,7 +50,7 @@ class IntegratedGradients(SampledGradients):
     def answer(self, case: Case, course: Any) -> Explanation:
         """The map, what it adds up to beside the change of the score, and the score along the path."""
         values = placed(case, course.values, course.box)
-        table, told = completeness(case, course.total, course.first, f"the image filled by {self.fill}")
+        table, told = completeness(case, course.total, course.first, start_named(case, self.fill))
         course.check(self.fill)
         layers = input_layers(case, "integrated gradients", values, self.show, case.target.value, self.channels)
         text = f"Integrated gradients of {case.target.name} over {case.target.pixels} pixels, {course.n} points. {told}"

@@ -7,10 +7,11 @@ from seglens.core.method import Fidelity, Method, Need, Scope
 from seglens.core.param import Param
 from seglens.engine.case import Case
 from seglens.engine.rules import Trace, summed
-from seglens.methods.gradient._rules import Composite, Gamma, composite, conservation, declared
+from seglens.methods.gradient._rules import Composite, Gamma, composite, conservation, declared, insensitive
 from seglens.methods.gradient._shared import EachChannel, Show, as_map, channel_table, input_layers
 
 At = Annotated[str | None, Param("Also show the relevance of this layer.", source="layers", empty="none")]
+CURVED = ("probability", "log-probability", "dice")  # values that are no sums of logits
 
 
 class LRP(Method):
@@ -43,10 +44,19 @@ class LRP(Method):
             trace = Trace(case, rules)
             flow = trace.back(rows=True)
         bars, told = conservation(case, flow)
-        layers = input_layers(case, "relevance", flow.values, self.show, case.target.value, self.channels)
+        value: str = case.target.value
+        unit = value
+        if value in CURVED:
+            unit = f"derivative of the {value} × logit"
+            told += (
+                f" Shared out is the derivative of the {value} times the logits ({flow.start:.4g}), not the {value} "
+                f"itself ({case.clean_score:.4g})."
+            )
+        layers = input_layers(case, "relevance", flow.values, self.show, unit, self.channels)
         if self.at is not None:
             inside = trace.at(self.at).sum(1, keepdim=True)
-            own, unit = tuple(inside.shape[2:]), case.target.value
+            own = tuple(inside.shape[2:])
             layers += (Layer(f"at {self.at}", "signed", as_map(trace.at_image(inside)), unit, resolution=own),)
-        text = f"LRP ({self.composite}) of {case.target.name} over {case.target.pixels} pixels: {told}{declared(trace)}"
+        told += declared(trace) + insensitive(self.composite)
+        text = f"LRP ({self.composite}) of {case.target.name} over {case.target.pixels} pixels: {told}"
         return Explanation(layers, (flow.table(), *channel_table(case, flow.values)), (bars,), text)

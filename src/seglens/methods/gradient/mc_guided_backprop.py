@@ -3,7 +3,6 @@
 from typing import Annotated
 
 import torch
-from torch import Tensor
 
 from seglens.core.boxes import whole
 from seglens.core.errors import MissingNeed
@@ -21,7 +20,7 @@ Samples = Annotated[int, Param("Samples with dropout to take.", ge=2, le=1000, q
 
 
 class MCGuidedBackprop(Method):
-    """Mean and deviation of the map, and the entropy of the mean prediction, over samples of the network."""
+    """Mean and deviation of map and probability over samples of the network, and the entropy of the mean prediction."""
 
     title = "MC guided backpropagation"
     cite = "wickstrom2020"
@@ -35,12 +34,12 @@ class MCGuidedBackprop(Method):
     show: Show = "magnitude"
 
     def run(self, case: Case) -> Explanation:
-        """Three maps; the region stays that of the clean image."""
+        """Mean map and four of what is unsure; the region stays that of the clean image."""
         maps, classes, remark = Moments(), Moments(), ""
         for sample in range(self.samples):
             case.run.progress(sample, self.samples, "samples with dropout")
             # the whole image: a crop would draw other masks
-            with Dropping(case.run.seed * 1_000_003 + sample) as dropped:
+            with Dropping((case.run.seed * 1_000_003 + sample) % 2**63) as dropped:
                 trace = Trace(case, Backprop("guided"), box=whole(case.shape))
             if not dropped.seen:
                 raise MissingNeed(
@@ -52,27 +51,32 @@ class MCGuidedBackprop(Method):
             assert trace.logits is not None  # only DeepLift looks at scores alone
             classes.add(trace.logits.softmax(1))
             remark = declared(trace)
-        return self._answer(case, maps, classes.mean, remark)
+        return self._answer(case, maps, classes, remark)
 
-    def _answer(self, case: Case, maps: Moments, p: Tensor, remark: str) -> Explanation:
+    def _answer(self, case: Case, maps: Moments, classes: Moments, remark: str) -> Explanation:
         mean, deviation = maps.mean[:, :-1], maps.variance.sqrt()[0]
         shown = deviation[-1] if self.show == "signed" else deviation[:-1].amax(0)
-        entropy = -(p * p.clamp(min=1e-12).log()).sum(1)[0]
+        p, own = classes.mean, case.target.index
+        entropy, unsteady = -(p * p.clamp(min=1e-12).log()).sum(1)[0], classes.variance.sqrt()[0, own]
         inside = case.target.weights != 0
         unsure = float(shown.mean() / mean.abs().amax(1).mean().clamp(min=1e-30))
         layers = (
             input_map("mean", mean, self.show, "guided signal"),
             Layer("deviation", "heat", as_map(shown), "guided signal"),
             Layer("predictive entropy", "heat", as_map(entropy), "nats"),
+            Layer("mean probability", "heat", as_map(p[0, own]), "probability"),
+            Layer("predictive deviation", "heat", as_map(unsteady), "probability"),
         )
+        asked = {"deviation of the map": shown, "predictive entropy": entropy, "predictive deviation": unsteady}
         columns = {
-            place: [float(values[mask].mean()) if bool(mask.any()) else 0.0 for values in (shown, entropy)]
+            place: [float(values[mask].mean()) for values in asked.values()]
             for place, mask in (("region", inside), ("elsewhere", ~inside))
+            if bool(mask.any())  # the region may be all there is
         }
-        table = Table("uncertainty", {"mean of": ["deviation of the map", "predictive entropy"], **columns})
+        table = Table("uncertainty", {"mean of": [*asked], **columns})
         text = (
             f"Guided backpropagation of {case.target.name} over {case.target.pixels} pixels, {maps.n} samples with "
             f"dropout: the map's deviation is {unsure:.0%} of its size, the entropy in the region "
-            f"{columns['region'][1]:.3g} nats.{remark}"
+            f"{columns['region'][1]:.3g} nats, the probability's deviation there {columns['region'][2]:.2g}.{remark}"
         )
         return Explanation(layers, (table,), text=text)

@@ -53,12 +53,12 @@ class SmoothGrad(SampledGradients):
         moments, unit = course.moments, f"{case.target.value} per unit of normalised input"
         name = {"mean": "SmoothGrad", "square": "SmoothGrad²", "variance": "VarGrad"}[self.form]
         values = placed(case, course.values(moments), course.box)
-        deviation = placed(case, moments.variance.sqrt(), course.box)
+        deviation = placed(case, course.deviation(self.show), course.box)
         layers = input_layers(
             case, name, values, self.show, unit if self.form == "mean" else f"({unit})²", self.channels
         )
         if self.form != "variance":
-            layers += (Layer("standard deviation", "heat", as_map(deviation[0].amax(0)), unit),)
+            layers += (Layer("standard deviation", "heat", as_map(deviation[0, 0]), unit),)
         text = (
             f"{name} of {case.target.name} over {case.target.pixels} pixels, from {moments.n} copies with noise of "
             f"{self.spread:.0%} of the range. {course.told()}"
