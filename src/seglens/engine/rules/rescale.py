@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
 from seglens.core.errors import NoRule
 from seglens.engine.rules import spread, weighted
@@ -98,14 +97,20 @@ def pair(tape: Tape, baseline: Tape, network: int | None = None) -> None:
 def _same(step: Step, twin: Step, *, strictly: bool) -> bool:
     """Whether two steps are the same operation, ``strictly`` with the same numbers, masks and places, too."""
     one, two = ([s.cell and s.cell.size for s in t.answers] for t in (step, twin))
-    if step.name != twin.name or one != two or _fixed((step.args, step.kwargs)) != _fixed((twin.args, twin.kwargs)):
+    if step.name != twin.name or one != two:
+        return False
+    if not _alike(step.args, twin.args) or not _alike([*step.kwargs.items()], [*twin.kwargs.items()]):
         return False
     return not strictly or all(_equal(a.value, b.value) for a, b in zip(step.constants, twin.constants, strict=True))
 
 
-def _fixed(thing: Any) -> Any:
-    """Arguments, without the tensors among them."""
-    return tree_map(lambda one: None if isinstance(one, Slot) else one, thing)
+def _alike(one: Any, two: Any) -> bool:
+    """Whether arguments are the same, whatever tensors are among them."""
+    if isinstance(one, Slot) or isinstance(two, Slot):
+        return isinstance(one, Slot) and isinstance(two, Slot)
+    if isinstance(one, (tuple, list)) and isinstance(two, (tuple, list)):
+        return len(one) == len(two) and all(map(_alike, one, two))
+    return bool(one == two)
 
 
 def _equal(a: Tensor | None, b: Tensor | None) -> bool:

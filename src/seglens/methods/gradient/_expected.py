@@ -13,6 +13,7 @@ from seglens.engine.paths import Drawn
 from seglens.engine.sampled import Sampled
 from seglens.methods.gradient._noisy import CHECK, Moments
 from seglens.methods.gradient._paths import placed
+from seglens.models.device import fine_sum
 
 Error = Annotated[
     float | None,
@@ -70,7 +71,7 @@ class Expected:
             if self.done:
                 return
             self._moments.add(torch.cat([one, one.sum(0, keepdim=True)]))
-            self._totals.add(one.double().sum())
+            self._totals.add(fine_sum(one))
             size = self._moments.mean[:-1].norm().clamp(min=1e-30)
             self._errors.append(float(self._moments.error[:-1].norm() / size))
             if self._stop is not None and self.n >= 2 * CHECK and self.n % CHECK == 0:

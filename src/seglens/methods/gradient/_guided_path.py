@@ -10,6 +10,7 @@ from seglens.core.boxes import at_box
 from seglens.core.explanation import Figure
 from seglens.core.param import Param
 from seglens.engine.case import Case
+from seglens.models.device import fine_sum
 
 CLOSE = 1e-6  # of the whole way: as good as there
 
@@ -54,7 +55,7 @@ class GuidedPath:
         case, at = self._case, at_box(self.box)
         # around the field all is as it will be: it has no influence
         x = case.x.clone()
-        now, whole_way = self._from.clone(), float(self._way.abs().sum(dtype=torch.float64))
+        now, whole_way = self._from.clone(), float(fine_sum(self._way.abs()))
         with case.sampler.busy():
             for step in range(1, self._steps + 1):
                 case.run.progress(step - 1, self._steps, "steps")
@@ -79,7 +80,7 @@ class GuidedPath:
         return Figure("path", "line", [*gone], {"score": [*scores]}, "share of the way to the image", "score")
 
     def _rest(self, now: Tensor) -> float:
-        return float((self._to - now).abs().sum(dtype=torch.float64))
+        return float(fine_sum((self._to - now).abs()))
 
     def _moved(self, now: Tensor, gradient: Tensor, share: float, whole_way: float) -> Tensor:
         """Where the step ends: ``1 - share`` of the way is left then."""
@@ -97,7 +98,7 @@ class GuidedPath:
                 break
             costs = cost[free]
             some = free & (cost <= costs.kthvalue(min(most, len(costs))).values)
-            could = float((furthest - x)[some].abs().sum(dtype=torch.float64))
+            could = float(fine_sum((furthest - x)[some].abs()))
             part = (rest - wanted) / could if could > 0 else torch.inf
             x = torch.where(some, x + min(1.0, part) * (furthest - x), x)
             if part <= 1:

@@ -11,6 +11,7 @@ from torch import Tensor
 from seglens.core.explanation import Layer, Table
 from seglens.core.param import Param
 from seglens.engine.case import Case
+from seglens.models.device import fine_sum
 
 CHANNELS = 6  # most that have a map of their own
 
@@ -61,7 +62,7 @@ def input_layers(case: Case, name: str, values: Tensor, show: str, unit: str, ea
 
 def channel_sums(values: Tensor) -> Tensor:
     """How much each channel of (1, C, *space) has in all, whatever its sign: (C,) in float64 on the CPU."""
-    return values[0].abs().flatten(1).sum(1).double().cpu()
+    return values[0].abs().flatten(1).sum(1).cpu().double()
 
 
 def channel_table(case: Case, values: Tensor) -> tuple[Table, ...]:
@@ -70,7 +71,7 @@ def channel_table(case: Case, values: Tensor) -> tuple[Table, ...]:
     if len(names) == 1:
         return ()
     share = sizes / sizes.sum().clamp(min=1e-300)
-    sums = values[0].flatten(1).double().sum(1).cpu()
+    sums = fine_sum(values[0].flatten(1), 1).cpu()
     return (Table("channels", {"channel": [*names], "sum": sums.tolist(), "share of the size": share.tolist()}),)
 
 

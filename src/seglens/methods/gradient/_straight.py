@@ -9,6 +9,7 @@ from seglens.engine.case import Case
 from seglens.engine.paths import Along
 from seglens.engine.sampled import Sampled
 from seglens.methods.gradient._paths import warn
+from seglens.models.device import fine_sum
 
 
 class Straight:
@@ -45,7 +46,7 @@ class Straight:
     @property
     def total(self) -> float:
         """What the map adds up to."""
-        return float(self.values.double().sum())
+        return float(fine_sum(self.values))
 
     def feed(self, made: Sampled) -> None:
         """Add some points."""

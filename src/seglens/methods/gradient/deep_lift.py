@@ -6,6 +6,7 @@ from seglens.engine.case import Case
 from seglens.engine.rules import Rescale, summed
 from seglens.methods.gradient._paths import Start, check_start, completeness, start, start_named, warn_of_rules
 from seglens.methods.gradient._shared import EachChannel, Show, channel_table, input_layers
+from seglens.models.device import fine_sum
 
 
 class DeepLift(Method):
@@ -32,7 +33,7 @@ class DeepLift(Method):
         baseline = start(case, self.fill)
         flow, _, score = summed(case, Rescale(), baseline)
         values = flow.values * (case.x - baseline)
-        total = float(values.double().sum())
+        total = float(fine_sum(values))
         table, told = completeness(case, total, score, start_named(case, self.fill))
         warn_of_rules(case, total, score)
         layers = input_layers(case, "DeepLift", values, self.show, case.target.value, self.channels)

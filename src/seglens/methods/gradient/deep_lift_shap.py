@@ -16,6 +16,7 @@ from seglens.methods.gradient._paths import (
     warn_of_rules,
 )
 from seglens.methods.gradient._shared import EachChannel, Show, as_map, channel_table, input_layers
+from seglens.models.device import fine_sum
 
 
 class DeepLiftSHAP(Method):
@@ -46,12 +47,12 @@ class DeepLiftSHAP(Method):
             case.run.progress(done, len(baselines), "baselines")
             scores.append(trace.compare(one))
             values = trace.back().values * (case.x - one)
-            sums.append(float(values.double().sum()))
+            sums.append(float(fine_sum(values)))
             moments.add(torch.cat([values[0], values[0].sum(0, keepdim=True)]))
         mean, deviation = moments.mean[None, :-1], moments.variance.sqrt()
         shown = deviation[-1] if self.show == "signed" else deviation[:-1].amax(0)
         unit, many = case.target.value, len(baselines)
-        total, score = float(mean.double().sum()), sum(scores) / many
+        total, score = float(fine_sum(mean)), sum(scores) / many
         table, told = completeness(case, total, score, starts_named(case, self.fill))
         warn_of_rules(case, total, score)
         names = [image.name for image in case.reference] or [f"{self.fill} {i}" for i in range(many)]

@@ -6,6 +6,7 @@ from seglens.engine.case import Case
 from seglens.methods.gradient._guided_path import Band, Fraction, GuidedPath, Steps
 from seglens.methods.gradient._paths import Start, check_start, completeness, placed, start, start_named, warn
 from seglens.methods.gradient._shared import EachChannel, Show, channel_table, input_layers
+from seglens.models.device import fine_sum
 
 
 class GuidedIntegratedGradients(Method):
@@ -39,12 +40,12 @@ class GuidedIntegratedGradients(Method):
         path = GuidedPath(case, start(case, self.fill), self.steps, self.fraction, self.band)
         for _ in path.walk():
             case.run.partial(lambda: self._answer(case, path))
-        warn(case, float(path.values.double().sum()), path.scores[0], path.points, self.fill)
+        warn(case, float(fine_sum(path.values)), path.scores[0], path.points, self.fill)
         return self._answer(case, path)
 
     def _answer(self, case: Case, path: GuidedPath) -> Explanation:
         values = placed(case, path.values[0], path.box)
-        total, where = float(values.double().sum()), start_named(case, self.fill)
+        total, where = float(fine_sum(values)), start_named(case, self.fill)
         table, told = completeness(case, total, path.scores[0], where)
         layers = input_layers(case, "guided integrated gradients", values, self.show, case.target.value, self.channels)
         text = (

@@ -8,6 +8,7 @@ from seglens.core.param import FillName, Param
 from seglens.engine.case import Case
 from seglens.methods.gradient._paths import check_start, completeness, start, start_named
 from seglens.methods.gradient._shared import EachChannel, Show, channel_table, input_layers
+from seglens.models.device import fine_sum
 
 Offset = Annotated[
     FillName | None,
@@ -44,7 +45,7 @@ class InputXGradient(Method):
         values = (case.x - offset) * case.gradient()
         where = "zero input" if zero else start_named(case, self.fill or "zero")
         score = float(case.sampler.scores(offset)[0])
-        table, told = completeness(case, float(values.double().sum()), score, where)
+        table, told = completeness(case, float(fine_sum(values)), score, where)
         layers = input_layers(case, "input × gradient", values, self.show, case.target.value, self.channels)
         text = f"Input × gradient of {case.target.name} over {case.target.pixels} pixels, to first order. {told}"
         return Explanation(layers, (table, *channel_table(case, values)), text=text)
