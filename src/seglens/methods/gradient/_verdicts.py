@@ -13,7 +13,7 @@ def verdicts(seen: Followed, shuffled: Numbers, steps: list[int]) -> tuple[Table
     """
     curves = np.array(seen.curves)  # (looks, objects, features)
     first, change = curves[0].mean(0), (curves[-1] - curves[0]).mean(0)
-    gone: Mask = np.isnan(shuffled).all(2)  # (draws, objects)
+    gone: Mask = np.asarray(np.isnan(shuffled).all(2))  # (draws, objects)
     kept = shuffled[~gone.all(1)]
     known = len(kept) > 0
     band = np.quantile(np.abs(np.nanmean(kept - curves[0], 1)), 0.95, axis=0) if known else np.zeros(len(first))
