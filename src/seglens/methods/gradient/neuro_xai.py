@@ -24,7 +24,7 @@ PathSteps = Annotated[
         le=5000,
         quick=12,
     ),
-]  # fmt: skip
+]
 Samples = Annotated[int, Param("Noisy copies for SmoothGrad.", ge=2, le=5000, quick=3)]
 UNITS = {
     "vanilla gradient": "target per unit of normalised input",
