@@ -15,7 +15,7 @@ from seglens.engine.resolve import resolve
 from seglens.methods.gradient._readout import blocks, fit, followed
 from seglens.models.nets.unet import UNet
 from seglens.models.segmentation import quiet
-from seglens.session import explain
+from seglens.session import estimate, explain
 
 BOTH = pytest.mark.parametrize("dims", [2, 3])
 POOL = {2: F.avg_pool2d, 3: F.avg_pool3d}
@@ -239,6 +239,7 @@ def test_reference_images_join_the_fit():
     )
     np.testing.assert_allclose(alone.weights[0][:, 1], [2, 2], atol=1e-2)
     np.testing.assert_allclose(both.weights[0][:, 1], [1, 3], atol=1e-2)
+    assert estimate("hr-cam", light, wrap(net), target, reference=(dark,)).plain == 2
     answer = explain("hr-cam", light, wrap(net), target, reference=(dark,))
     assert answer.record.cost["forwards"] == 2
     assert answer.tables[1].columns["R² of the logit"][1] == pytest.approx(1, abs=1e-3)
