@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
+from skimage.metrics import structural_similarity
 
 from seglens.engine.agreement import inside, rank_correlation, structure, top_overlap
 
@@ -32,6 +33,24 @@ def test_ranks_and_structure_do_not_see_a_scale(shape):
     assert rank_correlation(one, -other) == pytest.approx(-rank_correlation(one, other))
     assert structure(one, 7 * other) == pytest.approx(structure(one, other))
     assert 0 < structure(one, other) < 1
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((2, 9, 8), 0), ((1, 9, 8), 0), ((9, 2, 8), 1), ((9, 8, 2), 2)])
+def test_structure_of_a_thin_volume_is_the_mean_of_its_slices(shape, axis):
+    one, other = (m / m.max() for m in pair(shape))
+    slices = zip(*(np.moveaxis(m, axis, 0) for m in (one, other)), strict=True)
+    plain = [structural_similarity(a, b, win_size=7, data_range=1.0) for a, b in slices]
+    assert structure(one, other) == pytest.approx(np.mean(plain))
+    assert structure(one, one) == pytest.approx(1)
+
+
+def test_structure_of_a_map_of_a_few_pixels_is_a_number():
+    one, other = np.array([[0.0, 1.0], [1.0, 0.0]]), np.array([[1.0, 0.0], [0.0, 1.0]])
+    assert structure(one, one) == pytest.approx(1)
+    assert structure(one, other) < 0
+    assert structure(*np.random.default_rng(0).random((2, 2, 1, 2))) < 1
+    two, more = np.random.default_rng(0).random((2, 2, 30))
+    assert structure(two, more) < 1
 
 
 def test_a_map_that_is_the_same_everywhere_has_no_order():

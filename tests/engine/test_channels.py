@@ -112,6 +112,8 @@ def test_flat_channels_are_left_out_and_the_budget_takes_the_largest():
     assert busiest(activation) == [1, 3, 4]
     assert busiest(activation, 2) == [3, 4]
     assert busiest(torch.full((1, 2, 3, 3), 7.0)) == []
+    assert busiest(torch.full((1, 2, 3, 3), 7.0), flat=True) == [0, 1]
+    assert busiest(torch.zeros(1, 2, 3, 3), flat=True) == []
 
 
 @pytest.mark.parametrize("dims", [2, 3])

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from skimage.segmentation import felzenszwalb
 
 from seglens.core.errors import Cancelled
 from seglens.core.run import Run
-from seglens.engine.growth import grow, members, oversegmented, together
+from seglens.engine.growth import SCALES, grow, members, oversegmented, together
 
 BOTH = pytest.mark.parametrize("dims", [2, 3])
 
@@ -91,6 +92,17 @@ def test_oversegmentations_cover_the_image_and_keep_to_edges(dims, channels):
     sizes = np.asarray(candidates.sum(1)).ravel()
     bright = candidates @ inside.ravel()
     assert np.minimum(bright, sizes - bright).sum() < 0.02 * sizes.sum()
+
+
+def test_scales_are_those_of_xrai():
+    pixels = np.random.default_rng(0).random((60, 64)) * 0.3 + (np.arange(64) > 30)
+    scaled = (pixels - pixels.min()) / np.ptp(pixels)
+    assert SCALES == (50, 100, 150, 250, 500, 1200)
+    every = [felzenszwalb(scaled, scale=s, sigma=0.8, min_size=20) for s in SCALES]
+    plain = together([members(labels) for labels in every])
+    found = oversegmented(pixels, 2, 20, Run())
+    assert found.shape == plain.shape
+    assert (found != plain).nnz == 0
 
 
 def test_segmentations_are_cancelled_between_scales():

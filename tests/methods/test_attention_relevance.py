@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from attending import PATCH, Given, blocks, random_matrices
 from hand import AttendingDeep, wrap
-from seglens.core.errors import MissingNeed
+from seglens.core.errors import BadParameter, MissingNeed
 from seglens.core.image import Image
 from seglens.core.run import Run
 from seglens.core.target import Painted, Target
@@ -66,6 +66,48 @@ def test_is_the_rule_by_hand(extras, itself):
     torch.testing.assert_close(blocks(answer.map.data).flatten(), wanted, rtol=1e-4, atol=1e-6)
     assert f"adds up to {float(wanted.sum()):.3g}" in answer.text
     assert "true resolution is 3×4 tokens" in answer.text
+
+
+@pytest.mark.parametrize(("first", "last"), [(1, 2), (2, None), (2, 2), (3, 3)])
+def test_a_range_of_attentions_is_the_rule_on_these(first, last):
+    matrices = [m.requires_grad_() for m in random_matrices(3, 4, TOKENS)]
+    net, mask = Given(matrices), patches_mask((0, 5, 6))
+    logits, weights = net.run(X)
+    total, chosen = logits[0, 1][torch.from_numpy(mask)].sum(), slice(first - 1, last)
+    found, eye = by_hand(weights[chosen], total)
+    for matrix in matrices:
+        matrix.requires_grad_(False)
+    answer = relevance(net, mask, first=first, last=last)
+    wanted = (found - eye)[[0, 5, 6]].mean(0)
+    torch.testing.assert_close(blocks(answer.map.data).flatten(), wanted, rtol=1e-4, atol=1e-6)
+    assert f"attentions {first} to {last or 3} of 3" in answer.text
+    with pytest.raises(BadParameter, match="no attentions"):
+        relevance(net, mask, first=3, last=2)
+
+
+class Around(Given):
+    """What attention adds is a thousandth of the answer; the rest is the pixel itself."""
+
+    def forward(self, x):
+        return 1e-3 * super().forward(x) + torch.cat([0 * x, x], 1)
+
+
+def test_a_network_that_goes_around_attention_is_told():
+    matrices = random_matrices(2, 2, TOKENS)
+    around = relevance(Around(matrices), patches_mask((3, 4)))
+    assert any("comes through attention, 0.0" in note for note in around.record.notes)
+    assert around.map.data.max() > 0
+    net, mask = Given([m.requires_grad_() for m in matrices]), patches_mask((3, 4))
+    logits, weights = net.run(X)
+    total = logits[0, 1][torch.from_numpy(mask)].sum()
+    gains = [
+        float((w * g).clamp(min=0).sum()) for w, g in zip(weights, torch.autograd.grad(total, weights), strict=True)
+    ]
+    for matrix in matrices:
+        matrix.requires_grad_(False)
+    through = relevance(net, mask)
+    assert not any("Hardly" in note for note in through.record.notes)
+    assert f"Through one attention the score gains {max(gains):.3g} at most." in through.text
 
 
 def test_is_the_rule_by_hand_on_a_segmenter_with_class_tokens(monkeypatch):

@@ -157,6 +157,35 @@ def test_xres_pools_windows_that_are_cut_at_the_far_end():
 
 
 @BOTH
+@pytest.mark.parametrize(("window", "pooling"), [(1, "mean"), (3, "mean"), (3, "max"), (4096, "mean")])
+def test_xres_is_the_rectified_sum_of_answers_times_pooled_gradients(dims, window, pooling):
+    """By hand: the gradient of a 1×1 head is its weight in the region and zero around it."""
+    module, mask = OneByOne(dims), np.zeros(mask_of(dims).shape, bool)
+    mask[(slice(2, 7),) * dims] = True
+    with torch.no_grad():
+        module.head.weight[1] = torch.tensor([1, 0.5, -1, 0.7, -0.3, 0.9]).reshape(-1, *(1,) * dims)
+    activation, weight, _ = inside(module, dims)
+    drawn = torch.from_numpy(mask).float()[None, None]
+    cut = [min(window, n) for n in mask.shape]
+    pool = {("mean", 2): F.avg_pool2d, ("mean", 3): F.avg_pool3d, ("max", 2): F.max_pool2d, ("max", 3): F.max_pool3d}
+    every = torch.cat([drawn * w for w in weight], 1)
+    pooled = pool[pooling, dims](every, cut, ceil_mode=True)[0]
+    at = np.ix_(*(np.arange(n) // side for n, side in zip(mask.shape, cut, strict=True)))
+    total = (pooled[(slice(None), *map(torch.from_numpy, at))] * activation).sum(0)
+    assert total.min() < 0 < total.max()
+    answer = ask("seg-xres-cam", module, dims, mask, window=window, pooling=pooling)
+    np.testing.assert_allclose(answer.map.data, total.clamp(min=0), atol=1e-5)
+    whole = f"the {pooling} over the whole layer"
+    assert (whole in answer.text) == (window == 4096)
+    assert (f"windows of {window} pixels" in answer.text) == (window < 4096)
+
+
+def test_a_window_that_is_cut_along_one_axis_is_told_as_it_is():
+    gradient = torch.zeros(2, 3, 9, 8)
+    assert "windows of 3×4×4 pixels" in SegXResCAM(window=4).remark(gradient, gradient)
+
+
+@BOTH
 def test_when_the_box_moves_the_mass_moves_with_it_but_not_that_of_grad_cam(dims):
     """Two objects alike, a box around one of them: only a map that keeps the place can tell which."""
     module = OneByOne(dims, positive=True)

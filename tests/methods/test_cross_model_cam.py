@@ -7,10 +7,14 @@ import copy
 import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
+from skimage.metrics import structural_similarity
+from torch import nn
 
 import seglens
 from hand import CONV, small_image, wrap
 from seglens.core.errors import BadParameter, MissingNeed, UnknownName
+from seglens.core.image import Image
 from seglens.core.run import Run
 from seglens.core.target import Painted, Predicted, Target
 from seglens.models.nets.unet import UNet
@@ -77,13 +81,13 @@ class Shared(torch.nn.Module):
 
     divisor = 1
 
-    def __init__(self, encoder: int, head: int) -> None:
+    def __init__(self, encoder: int, head: int, dims: int = 2) -> None:
         super().__init__()
         torch.manual_seed(encoder)
-        self.features = CONV[2](1, 6, 5, padding=2)
+        self.features = CONV[dims](1, 6, 5, padding=2)
         self.seen = torch.nn.ReLU()
         torch.manual_seed(100 + head)
-        self.head = CONV[2](6, 2, 3, padding=1)
+        self.head = CONV[dims](6, 2, 3, padding=1)
         with torch.no_grad():
             self.head.weight.abs_()
 
@@ -166,3 +170,52 @@ def test_the_second_model_is_left_as_it_was_and_is_in_the_record():
     assert all(torch.equal(before[k], v) for k, v in second.state_dict().items())
     assert "--second-model other-model" in seglens.as_cli(answer.record)
     assert "second_model=seglens.load_model('other-model')" in seglens.as_python(answer.record)
+
+
+def test_a_volume_of_two_slices_is_compared():
+    image = Image(np.random.default_rng(0).random((2, 24, 26)).astype(np.float32), "ZYX", name="thin")
+    mask = np.zeros((2, 24, 26), bool)
+    mask[:, 4:12, 5:14] = True
+    one, two = (model_of(Shared(seed, seed, 3), 3) for seed in (0, 1))
+    answer = explain("cross-model-cam", image, one, Target(1, Painted(mask)), second_model=two)
+    assert -1 <= told(answer)["structural similarity"] < 1
+
+
+@pytest.mark.parametrize("by", ["grad-cam", "grad-cam++"])
+def test_agreement_of_models_that_differ_is_by_hand(by):
+    """Second model of another layer and class order; each number by plain numpy, scipy and scikit-image."""
+    image, mask = question()
+    one, two = model_of(Shared(0, 0)), model_of(Shared(1, 1), classes=("cell", "background"))
+    target = Target("cell", Painted(mask))
+    answer = explain("cross-model-cam", image, one, target, second_model=two, by=by, top=10)
+    method = {"grad-cam": "seg-grad-cam", "grad-cam++": "seg-grad-cam-plus-plus"}[by]
+    maps = [explain(method, image, model, target, normalise=False).map.data for model in (one, two)]
+    values = told(answer)
+    assert values["rank correlation"] == pytest.approx(spearmanr(*(m.ravel() for m in maps)).statistic, abs=1e-4)
+    scaled = [m.astype(float) / m.max() for m in maps]
+    expected = structural_similarity(*scaled, win_size=7, data_range=1.0)
+    assert values["structural similarity"] == pytest.approx(expected, abs=1e-4)
+    tops = [m >= np.sort(m.ravel())[-round(m.size / 10)] for m in maps]
+    assert values["IoU of the strongest 10 %"] == pytest.approx((tops[0] & tops[1]).sum() / (tops[0] | tops[1]).sum())
+    for name, m in zip(("first", "second"), maps, strict=True):
+        assert values[f"{name}: part in the region"] == pytest.approx(m[mask].sum() / m.sum(), abs=1e-5)
+    assert abs(values["structural similarity"]) < 0.9
+    if by == "grad-cam":
+        assert abs(values["first: part in the region"] - values["second: part in the region"]) > 1e-3
+
+
+def test_a_class_of_a_model_of_one_output_may_be_the_second():
+    image, mask = question()
+    one, single = model_of(Shared(0, 0)), Shared(1, 1)
+    with torch.no_grad():
+        single.head.weight, single.head.bias = (nn.Parameter(p[1:]) for p in (single.head.weight, single.head.bias))
+    second = wrap(single, classes=("rest", "nucleus"), multilabel=True)
+    target = Target("cell", Painted(mask))
+    answer = explain("cross-model-cam", image, one, target, second_model=second, second_class="nucleus")
+    alone = explain("seg-grad-cam", image, second, Target("nucleus", Painted(mask))).map.data
+    np.testing.assert_allclose(answer.layers[1].data, alone, atol=1e-6)
+    assert np.ptp(alone) > 0
+    # its background is a constant, of which nothing speaks
+    answer = explain("cross-model-cam", image, one, target, second_model=second, second_class="rest")
+    assert not answer.layers[1].data.any()
+    assert "no order to compare" in answer.text

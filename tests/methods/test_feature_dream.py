@@ -15,7 +15,8 @@ from seglens.core.run import Run
 from seglens.core.target import Object, Painted, Target
 from seglens.engine.resolve import resolve
 from seglens.methods.gradient._dream import Drive
-from seglens.methods.gradient._followed import features, names
+from seglens.methods.gradient._followed import Followed, features, names
+from seglens.methods.gradient._verdicts import verdicts
 from seglens.session import explain
 
 
@@ -214,3 +215,81 @@ def test_a_network_without_a_gradient_changes_nothing_and_wants_nothing():
     assert not answer.map.data.any()
     assert set(verdict(answer).values()) == {"robust"}
     assert "Sensitive to (of 1 objects): none" in answer.text
+
+
+class Smooth(nn.Module):
+    """A pixel is a thing as far as its surroundings are light and its neighbours alike: noise makes things vanish."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        padded = F.pad(x, (2, 2, 2, 2), mode="replicate")
+        mean = F.avg_pool2d(padded, 5, 1)
+        rough = F.avg_pool2d(padded**2, 5, 1) - mean**2
+        score = 20 * (mean - 0.4) - 4000 * (rough - 0.0004).clamp(min=0).detach()
+        return torch.cat([torch.zeros_like(score), score], 1)
+
+
+def test_what_a_shuffled_change_makes_vanish_is_no_measure_of_chance():
+    """Before, the driven end stood in for it: chance was as large as the change, and all was robust."""
+    model = wrap(Smooth(), classes=("nothing", "thing"))
+    answer = explain("feature-dream", discs(rough=0), model, Target("thing"), steps=10, size=0.05)
+    assert verdict(answer)["mean intensity"] == "sensitive: more"
+    assert "lost on the way" not in answer.text
+    assert " of 40 shuffled changes lost an object" in answer.text
+
+
+def followed_of(first, last, lost=()):
+    """What followed objects tell, without a network: features (objects, F) before and after."""
+    seen = object.__new__(Followed)
+    seen.curves = [np.array(first, float), np.array(last, float)]
+    seen.masks, seen.lost, seen.names = [None] * len(first), set(lost), ["light", "size"]
+    seen.deviation = lambda: np.ones(2)
+    return seen
+
+
+def test_chance_is_what_19_of_20_shuffled_changes_stay_below():
+    shuffled = np.zeros((100, 1, 2))
+    shuffled[:, 0] = np.arange(1, 101)[:, None] * [1, -1]
+    table, _, text = verdicts(followed_of([[0, 0]], [[95, 97]]), shuffled, [0, 1])
+    assert table.columns["by chance (95 %)"] == pytest.approx([95.05, 95.05])
+    assert table.columns["verdict"] == ["robust", "sensitive: more"]
+    assert text == "Sensitive to (of 1 objects): size (+97). Robust to: light."
+
+
+def test_lost_objects_are_left_out_of_their_control_alone():
+    shuffled = np.ones((4, 2, 2))
+    shuffled[:, 1] = 3
+    shuffled[0, 1] = shuffled[1] = np.nan
+    table, _, text = verdicts(followed_of([[0, 0], [0, 0]], [[9, 0], [9, 0]], lost={1}), shuffled, [0, 1])
+    # means over what is left: 1, 2 and 2
+    assert table.columns["by chance (95 %)"] == pytest.approx([2, 2])
+    assert "2 of 4 shuffled changes lost an object" in text
+    assert text.endswith("1 of 2 objects were lost on the way.")
+    table, _, text = verdicts(followed_of([[0, 0]], [[9, 0]]), np.full((4, 1, 2), np.nan), [0, 1])
+    assert table.columns["verdict"] == ["not known", "not known"]
+    assert "No shuffled change leaves an object" in text
+
+
+def test_shapes_are_measured_in_the_size_of_pixels():
+    z, y, x = np.mgrid[:9, :33, :33]
+    ball = (4.0 * (z - 4)) ** 2 + (y - 16) ** 2 + (x - 16) ** 2 <= 14**2
+    pixels, told = np.ones((*ball.shape, 1)), names(("light",), 3)
+    flat, round_ = (
+        dict(zip(told, features(ball, pixels, ("light",), (0, 1), size), strict=True)) for size in (None, (4, 1, 1))
+    )
+    assert flat["elongation"] > 3
+    assert round_["elongation"] == pytest.approx(1, abs=0.05)
+    assert round_["roundness"] == pytest.approx(1, abs=0.05)
+    assert flat["volume"] == round_["volume"] == ball.sum()
+    model = wrap(Light(), classes=("nothing", "thing"))
+    wide = Image(discs().data, "YX", pixel_size={"Y": 1, "X": 3})
+    answer = explain("feature-dream", wide, model, Target("thing"), steps=3)
+    first = dict(zip(answer.tables[0].columns["feature"], answer.tables[0].columns["first"], strict=True))
+    assert first["elongation"] == pytest.approx(3, abs=0.1)
+
+
+def test_the_mask_is_shown_on_the_way_and_one_image_is_not_the_network():
+    answer = ask(Light(), size=0.05)
+    areas = [(answer[name].data == 1).sum() for name in ("mask after step 7", "mask after step 14", "mask after")]
+    assert areas == sorted(areas)
+    assert areas[0] < areas[-1]
+    assert "look at ten" in answer.text

@@ -13,7 +13,7 @@ from seglens.core.image import Image
 from seglens.core.target import Painted, Target
 from seglens.methods.gradient.layer_activations import bits
 from seglens.models.nets.unet import UNet
-from seglens.session import explain
+from seglens.session import estimate, explain
 
 BOTH = pytest.mark.parametrize("dims", [2, 3])
 
@@ -95,6 +95,44 @@ def test_the_score_without_a_channel_is_that_of_the_network_without_it(dims):
             assert told[channel] == pytest.approx(change, abs=1e-4)
     assert told[5] < -5
     assert told[0] == pytest.approx(0, abs=1e-6)
+    assert f"changes most, by {told[5]:+.4g}, without channel 5." in answer.text
+    told = dict(zip(*(answer.tables[0].columns[c] for c in ("channel", "entropy (bits)")), strict=True))
+    for channel in range(8):
+        values = seen[0, channel].numpy()
+        levels = np.round((values - values.min()) / np.ptp(values) * 255)
+        shares = np.unique(levels, return_counts=True)[1] / levels.size
+        assert told[channel] == pytest.approx(-(shares * np.log2(shares)).sum(), abs=0.02)
+    assert len({round(bits, 2) for bits in told.values()}) > 1
+
+
+def test_where_no_channel_counts_none_is_named():
+    image, mask = planted(2)
+    net = Planted()
+    with torch.no_grad():
+        net.head.weight.zero_()
+        net.head.bias.copy_(torch.tensor([0.0, 1.0]))
+    answer = explain("layer-activations", image, wrap(net), Target(1, Painted(mask)), layer="features")
+    assert "The score 1 does not change without any of those in the table." in answer.text
+    assert not any(answer.tables[0].columns["score change without it"])
+
+
+def test_how_the_mask_changes_is_told_where_it_is_asked_for():
+    image, mask = planted(2)
+    target = Target(1, Painted(mask), value="dice")
+    answer = explain("layer-activations", image, wrap(Planted()), target, layer="features")
+    table, net, x = answer.tables[0].columns, Planted(), torch.from_numpy(image.read("YX"))[None, None]
+
+    def dice(seen):
+        chance = net.head(F.relu(seen)).softmax(1)[0, 1].numpy()
+        return 2 * chance[mask].sum() / (chance.sum() + mask.sum())
+
+    with torch.no_grad():
+        seen = net.features(x)
+        for channel, change in zip(table["channel"], table["score change without it"], strict=True):
+            less = seen.clone()
+            less[:, channel] = 0
+            assert change == pytest.approx(dice(less) - dice(seen), abs=1e-4)
+    assert min(table["score change without it"]) < -0.1
 
 
 @BOTH
@@ -129,6 +167,13 @@ def test_entropy_is_nought_for_a_constant_map_and_eight_bits_for_all_levels_alik
     assert bits(np.full((16, 16), 3.7, np.float32)) == 0
     assert bits(np.arange(256, dtype=np.float32).reshape(16, 16) * 0.1 - 3) == pytest.approx(8)
     assert bits(np.float32([[0, 1], [0, 1]])) == pytest.approx(1)
+
+
+def test_what_it_takes_is_told_before():
+    image, mask = planted(2)
+    target = Target(1, Painted(mask))
+    assert estimate("layer-activations", image, wrap(Planted()), target).plain == 1
+    assert estimate("layer-activations", image, wrap(Planted()), target, layer="features").plain == 9
 
 
 def test_an_unknown_layer_is_refused():

@@ -13,7 +13,7 @@ from seglens.core.image import Image
 from seglens.core.target import Painted, Target
 from seglens.methods.gradient.layer_fusion_cam import fusion_weights
 from seglens.models.nets.unet import UNet
-from seglens.session import explain
+from seglens.session import estimate, explain
 
 BOTH = pytest.mark.parametrize("dims", [2, 3])
 
@@ -57,6 +57,13 @@ def test_the_fusion_is_the_weighted_sum_of_the_maps_of_all_depths(dims):
     expected = (expected - expected.min()) / np.ptp(expected)
     np.testing.assert_allclose(answer.map.data, expected, atol=1e-3)
     assert answer.record.cost["backwards"] == 1
+
+
+def test_what_it_takes_is_told_before():
+    model = wrap(Deep(seed=3))
+    told = estimate("layer-fusion-cam", small_image(), model, Target(1, Painted(region(2))))
+    assert told.plain == 1
+    assert told.forwards > 0
 
 
 class TwoDepths(torch.nn.Module):

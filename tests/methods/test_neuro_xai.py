@@ -13,7 +13,8 @@ from seglens.core.errors import BadParameter, UnknownName
 from seglens.core.image import Image
 from seglens.core.run import Run
 from seglens.core.target import Painted, Predicted, Target
-from seglens.session import explain
+from seglens.engine.paths import Noisy
+from seglens.session import estimate, explain
 
 MODALITIES = ("flair", "t1", "t1ce", "t2")
 METHODS = [
@@ -84,19 +85,31 @@ def test_the_modality_that_a_class_needs_has_most_of_every_map(dims):
         assert table["edema", method]["flair"] > 0.8
         assert table["tumour", method]["t1ce"] > 0.8
     assert "6 of 6 that tell channels apart find most in flair" in answer.text
-    assert [layer.name for layer in answer.layers] == METHODS
+    assert [layer.name for layer in answer.layers] == METHODS + [f"tumour: {m}" for m in METHODS]
+    other = explain("neuro-xai", brain(dims), model_of(Brain(dims), dims), Target("tumour"), steps=10, layer="features")
+    for method in METHODS:
+        scale = np.abs(other[method].data).max()
+        np.testing.assert_allclose(answer[f"tumour: {method}"].data, other[method].data, atol=1e-5 * scale)
 
 
 def test_each_map_is_that_of_its_own_method():
     image, model, target = brain(2), model_of(Brain(2), 2), Target("edema", Predicted())
     answer = explain(
-        "neuro-xai", image, model, target, steps=6, samples=4, smoothed="vanilla gradient", layer="features"
+        "neuro-xai",
+        image,
+        model,
+        target,
+        steps=6,
+        path_steps=9,
+        samples=4,
+        smoothed="vanilla gradient",
+        layer="features",
     )
     alone = {
         "vanilla gradient": ("vanilla-gradient", {}),
         "guided backpropagation": ("guided-backprop", {}),
         "integrated gradients": ("integrated-gradients", {"steps": 6}),
-        "guided integrated gradients": ("guided-integrated-gradients", {"steps": 6}),
+        "guided integrated gradients": ("guided-integrated-gradients", {"steps": 9}),
         "SmoothGrad²": ("smooth-grad", {"samples": 4, "form": "square"}),
         "Grad-CAM": ("seg-grad-cam", {"layer": "features", "normalise": False}),
         "guided Grad-CAM": ("guided-grad-cam", {"layer": "features"}),
@@ -106,6 +119,70 @@ def test_each_map_is_that_of_its_own_method():
         assert answer[name].kind == other.kind
         np.testing.assert_allclose(answer[name].data, other.data, atol=1e-5 * np.abs(other.data).max(), err_msg=name)
         assert np.abs(other.data).max() > 0
+    rows = answer.tables[1].rows()
+    assert [(row["class"], row["method"]) for row in rows] == [
+        ("edema", "integrated gradients"), ("edema", "guided integrated gradients"),
+    ]  # fmt: skip
+    for row in rows:
+        method, parameters = alone[row["method"]]
+        table = explain(method, image, model, target, **parameters).tables[0].columns
+        told = dict(zip(table["quantity"], table["value"], strict=True))
+        for name in ("difference", "sum of the map", "gap", "gap / difference"):
+            assert row[name] == pytest.approx(told[name], abs=1e-4)
+
+
+class Steep(nn.Module):
+    """Half of the score comes within a hair's breadth of the path, so few steps miss it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Conv2d(1, 2, 1, bias=False)
+        with torch.no_grad():
+            self.features.weight.fill_(1)
+
+    def forward(self, x):
+        own = torch.tanh(60 * (self.features(x)[:, :1] - 0.5)) + 1
+        return torch.cat([0.5 + 0 * own, own, 2 * own - 1.2], 1)
+
+
+def test_what_an_integral_leaves_out_is_said_with_class_and_method():
+    pixels = np.full((12, 14), 0.1, np.float32)
+    pixels[3:6, 3:6], pixels[8:10, 8:12] = 0.9, 0.5
+    asked = {"fill": "black", "layer": "features", "classes": "all", "samples": 2}
+    model = wrap(Steep(), classes=("nothing", "grey", "light"))
+    mask = np.zeros(pixels.shape, bool)
+    mask[3:6, 3:6] = True
+    notes = []
+    run = Run(on_note=notes.append)
+    image, target = Image(pixels, "YX"), Target("light", Painted(mask))
+    answer = explain("neuro-xai", image, model, target, run=run, steps=2, path_steps=3, **asked)
+    for about in ("light", "grey"):
+        for method in ("integrated gradients", "guided integrated gradients"):
+            told = [note for note in answer.record.notes if note.startswith(f"{about}, {method}: The map adds up to")]
+            assert len(told) == 1
+    assert notes == answer.record.notes
+    fine = explain("neuro-xai", image, model, target, steps=400, path_steps=400, **asked)
+    assert not any("adds up" in note for note in fine.record.notes)
+    assert max(map(abs, fine.tables[1].columns["gap / difference"])) < 0.05
+
+
+def test_smooth_grad_of_guided_signals_is_the_mean_square_over_noisy_images():
+    image, model, mask = brain(2), model_of(Brain(2), 2), np.zeros((24, 26), bool)
+    mask[6:14, 4:12] = True
+    target = Target("edema", Painted(mask))
+    answer = explain("neuro-xai", image, model, target, spread=0.3, samples=3, layer="features", steps=3, path_steps=3)
+    x = torch.from_numpy(image.data)[None]
+    copies = Noisy.of(x, 0.3 * float(x.max() - x.min()), 3, 0).batch(0, 3)
+    assert float((copies - x).std()) > 0.2
+    squares = []
+    for copy in copies:
+        noisy = Image(copy.numpy(), image.axes)
+        maps = explain("guided-backprop", noisy, model, target, channels=True, show="signed")
+        squares.append(np.stack([maps[f"guided backpropagation: {m}"].data for m in MODALITIES]) ** 2)
+    expected = np.mean(squares, 0).max(0)
+    np.testing.assert_allclose(answer["SmoothGrad²"].data, expected, atol=1e-5 * expected.max())
+    clean = answer["guided backpropagation"].data ** 2
+    assert np.abs(expected - clean).max() > 0.05 * clean.max()
 
 
 def test_smooth_grad_of_guided_signals_without_noise_is_their_square():
@@ -179,3 +256,14 @@ def test_progress_is_one_and_wrong_layers_and_fills_are_refused():
         explain("neuro-xai", image, model, Target("edema"), layer="nowhere")
     with pytest.raises(BadParameter):
         explain("neuro-xai", image, model, Target("edema"), fill="inpaint")
+
+
+def test_what_it_takes_is_told_before():
+    image, model = brain(2), model_of(Brain(2), 2)
+    asked = {"steps": 5, "path_steps": 7, "samples": 4, "layer": "features"}
+    one, both = (estimate("neuro-xai", image, model, Target("edema"), classes=c, **asked) for c in ("target", "all"))
+    assert one.plain == 1 + 5 + 7 + 4 + 2
+    assert both.plain == 2 * one.plain
+    assert both.forwards == pytest.approx(2 * one.forwards)
+    answer = explain("neuro-xai", image, model, Target("edema"), **asked)
+    assert answer.record.cost["backwards"] <= one.plain

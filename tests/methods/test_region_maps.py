@@ -168,6 +168,18 @@ def test_probabilities_are_shown_from_zero_upwards():
         assert 0 <= layer.data.min() <= layer.data.max() <= 1
 
 
+@pytest.mark.parametrize("method", ["fusion-map", "similarity-map", "segmented-score-map", "guided-segmentation-map"])
+def test_a_pixel_has_no_dice_but_a_probability(method):
+    image, model, target = deep_case()
+    one, two = (
+        explain(method, image, model, Target("cell", target.region, value=value)) for value in ("dice", "probability")
+    )
+    np.testing.assert_array_equal(one.map.data, two.map.data)
+    assert one.text == two.text
+    assert [layer.unit for layer in one.layers] == [layer.unit for layer in two.layers]
+    assert "dice" not in one.text + str([[*table.columns] for table in one.tables])
+
+
 @pytest.mark.parametrize("method", ["segmented-score-map", "guided-segmentation-map", "similarity-map"])
 def test_an_unknown_layer_is_refused(method):
     image, model, target = deep_case()

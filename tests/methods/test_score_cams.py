@@ -212,6 +212,42 @@ def test_a_volume_of_slices_that_are_alike_is_as_the_image(by, flat):
     np.testing.assert_allclose(two.map.data[1], one, atol=1e-5 * one.max())
 
 
+class Constant(torch.nn.Module):
+    """One channel is the same everywhere, and the score hangs on it more than on the image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.features = CONV[3](1, 4, 3, padding=1)
+        self.seen = torch.nn.ReLU()
+        self.head = CONV[3](4, 2, 1)
+        with torch.no_grad():
+            self.features.weight[2], self.features.bias[2] = 0, 5
+            self.head.weight[1] = self.head.weight[1].abs()
+
+    def forward(self, x):
+        return self.head(self.seen(self.features(x)))
+
+
+@pytest.mark.parametrize("budget", [None, 1])
+def test_a_constant_channel_counts_where_channels_are_ablated(budget):
+    ours, plain = (
+        ask(method, Constant(), 3, layer="seen", normalise=False, **more)
+        for method, more in (
+            ("volume-score-cam", {"by": "ablation", "budget": budget}),
+            ("seg-ablation-cam", {}),
+        )
+    )
+    told, whole = weights_of(ours, 4), weights_of(plain, 4)
+    assert whole[2] > 0.1
+    np.testing.assert_allclose(told[2], whole[2], atol=1e-6)
+    if budget is None:
+        np.testing.assert_allclose(told, whole, atol=1e-6)
+        np.testing.assert_allclose(ours.map.data, plain.map.data, atol=1e-5)
+    else:
+        assert not np.delete(told, 2).any()
+
+
 @pytest.mark.parametrize("by", ["masks", "ablation"])
 def test_only_the_budget_of_a_volume_is_scored(by):
     answer = ask("volume-score-cam", unet(3), 3, layer="bottleneck", budget=5, by=by)

@@ -11,6 +11,7 @@ from skimage.metrics import structural_similarity
 
 Map = NDArray[Any]
 WINDOW = 7  # pixels, of the structural similarity
+NARROW = 3  # pixels that the smallest window needs
 
 
 def rank_correlation(one: Map, other: Map) -> float:
@@ -22,10 +23,19 @@ def rank_correlation(one: Map, other: Map) -> float:
 
 
 def structure(one: Map, other: Map) -> float:
-    """Structural similarity of two maps, each divided by its largest size; in 2-D or 3-D, from -1 to 1."""
+    """Structural similarity of two maps, each divided by its largest size; in 2-D or 3-D, from -1 to 1.
+
+    Along an axis of fewer than three pixels no window moves: it is the mean over the slices there.
+    """
     a, b = (m / max(float(np.abs(m).max()), 1e-12) for m in (one.astype(np.float64), other.astype(np.float64)))
-    least = min(one.shape)
-    return float(structural_similarity(a, b, win_size=min(WINDOW, least - (least + 1) % 2), data_range=1.0))
+    thin = [axis for axis, n in enumerate(a.shape) if n < NARROW]
+    if len(thin) == a.ndim:
+        thin, a, b = [], *(np.pad(m, [(0, NARROW - n) for n in m.shape], "symmetric") for m in (a, b))
+    rest = [n for axis, n in enumerate(a.shape) if axis not in thin]
+    window = min(WINDOW, min(rest) - (min(rest) + 1) % 2)
+    slices = (np.moveaxis(m, thin, range(len(thin))).reshape(-1, *rest) for m in (a, b))
+    alike = [structural_similarity(x, y, win_size=window, data_range=1.0) for x, y in zip(*slices, strict=True)]
+    return float(np.mean(alike))
 
 
 def top_overlap(one: Map, other: Map, share: float) -> float:

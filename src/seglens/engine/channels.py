@@ -120,13 +120,17 @@ def overlaps(case: Case, activation: Tensor, mask: NDArray[np.bool_]) -> tuple[T
     return torch.cat(means), torch.cat(matches)
 
 
-def busiest(activation: Tensor, most: int | None = None) -> list[int]:
-    """The channels of A (1, K, *s) that are not flat, in order; at most so many, those of the largest mean size."""
-    flat = activation[0].flatten(1)
-    varies = (flat.amax(1) - flat.amin(1)) > FLAT * flat.abs().max()
-    size = torch.where(varies, flat.abs().mean(1), -1.0)
-    chosen = size.argsort(descending=True, stable=True)[: len(size) if most is None else most].tolist()
-    return sorted(k for k in chosen if varies[k])
+def busiest(activation: Tensor, most: int | None = None, *, flat: bool = False) -> list[int]:
+    """The channels of A (1, K, *s), in order; at most so many, those of the largest mean size.
+
+    A channel that is the same everywhere makes no mask, and is left out; with ``flat`` it counts like any other, if
+    it is not zero.
+    """
+    values = activation[0].flatten(1)
+    size = values.abs().mean(1)
+    counts = size > 0 if flat else (values.amax(1) - values.amin(1)) > FLAT * values.abs().max()
+    chosen = torch.where(counts, size, -1.0).argsort(descending=True, stable=True)
+    return sorted(k for k in chosen[: len(size) if most is None else most].tolist() if counts[k])
 
 
 def channel_passes(case: Case, layer: str) -> tuple[float, int]:

@@ -30,8 +30,9 @@ def stepwise(context: Callable[[], AbstractContextManager[object]], steps: Itera
 class Turns:
     """A run for pieces of work that take turns.
 
-    What :attr:`run` is told goes on to the whole: progress as a share of all pieces, notes, cancel and cost as they
-    are. Answers on the way are not passed on, because one piece is no answer to the whole question.
+    What :attr:`run` is told goes on to the whole: progress as a share of all pieces, cancel and cost as they are,
+    notes with what stands before those of a piece. Answers on the way are not passed on, because one piece is no answer
+    to the whole question.
 
     Args:
         run: of the whole.
@@ -41,14 +42,24 @@ class Turns:
     def __init__(self, run: Run, total: int) -> None:
         """No piece has begun."""
         self._whole, self._total = run, total
-        self._name, self.begun = "", 0
-        self.run = replace(run, on_progress=self._tell, on_partial=None)
+        self._name, self._before, self.begun = "", "", 0
+        # each piece may say what another has said
+        self.run = replace(run, on_progress=self._tell, on_partial=None, notes=[], on_note=self._note)
 
-    def next(self, name: str) -> None:
-        """The next piece begins; its name stands before what it tells."""
-        self._name = name
+    def next(self, name: str, before: str = "") -> None:
+        """The next piece begins.
+
+        Args:
+            name: stands before what it tells of its progress.
+            before: stands before its notes.
+        """
+        self._name, self._before = name, before
+        self.run.notes.clear()
         self.begun += 1
         self._whole.progress(self.begun - 1, self._total, name)
+
+    def _note(self, sentence: str) -> None:
+        self._whole.note(self._before + sentence)
 
     def _tell(self, done: int, total: int, text: str) -> None:
         if self._whole.on_progress is not None:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from seglens.core.errors import MissingNeed
+from seglens.core.errors import BadParameter, MissingNeed
 from seglens.core.explanation import Table
 from seglens.core.method import Method, Need
 from seglens.core.param import Param
@@ -22,6 +22,8 @@ TokenOrder = Annotated[
     Param("Where tokens lie on the image: measured, or in reading order with class tokens in front."),
 ]
 Smooth = Annotated[bool, Param("Interpolate between tokens; without, each token is a block.")]
+First = Annotated[int, Param("The first attention that counts, from 1 on.", ge=1, le=4096)]
+Last = Annotated[int | None, Param("The last attention that counts.", ge=1, le=4096, empty="the last one")]
 
 
 class AttentionMethod(Method):
@@ -30,6 +32,8 @@ class AttentionMethod(Method):
     works_on = "transformers whose attention spans the image"
     needs = frozenset({Need.ATTENTION})
 
+    first: First = 1
+    last: Last = None
     order: TokenOrder = "measured"
     smooth: Smooth = True
 
@@ -46,6 +50,20 @@ class AttentionMethod(Method):
             "passes to find the tokens": case.run.cost.forwards - before,
         }
         return seen, tokens
+
+    def until(self, case: Case, count: int) -> int:
+        """The last attention that counts.
+
+        Raises:
+            BadParameter: the range is none of the network's attentions.
+        """
+        last = self.last or count
+        if not self.first <= last <= count:
+            raise BadParameter(
+                f"{self.name}: first={self.first} to last={last} are no attentions of {case.model.spec.name}.",
+                fix=f"Use 1 to {count}, the first one no later than the last.",
+            )
+        return last
 
     def shown(self, case: Case, values: Tensor) -> NDArray[np.float32]:
         """Values of patches (*grid) at image size (*space)."""

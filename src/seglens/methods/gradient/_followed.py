@@ -21,7 +21,13 @@ Mask = NDArray[np.bool_]
 Numbers = NDArray[np.float64]
 
 
-def features(mask: Mask, pixels: Numbers, channels: Sequence[str], limits: tuple[float, float]) -> list[float]:
+def features(
+    mask: Mask,
+    pixels: Numbers,
+    channels: Sequence[str],
+    limits: tuple[float, float],
+    spacing: Sequence[float] | None = None,
+) -> list[float]:
     """Numbers of one object, in the order of :func:`names`.
 
     Args:
@@ -29,6 +35,7 @@ def features(mask: Mask, pixels: Numbers, channels: Sequence[str], limits: tuple
         pixels: intensities (*space, C).
         channels: their names.
         limits: lowest and highest intensity that textures tell apart.
+        spacing: size of a pixel along each axis, for shapes; by default pixels are as long as wide.
     """
     box = ndimage.find_objects(mask.astype(np.uint8))[0]
     around = tuple(slice(max(0, s.start - RIM), s.stop + RIM) for s in box)
@@ -37,7 +44,8 @@ def features(mask: Mask, pixels: Numbers, channels: Sequence[str], limits: tuple
     rim = ndimage.binary_dilation(mask, iterations=RIM) & ~mask
     contrast = grey[mask].mean() - grey[rim].mean() if rim.any() else 0.0
     means = [float(inside[:, c].mean()) for c in range(len(channels))]
-    return [*means, float(contrast), float(grey[mask].std()), _entropy(mask, grey, limits), *_shape(mask)]
+    shape = _shape(mask, np.ones(mask.ndim) if spacing is None else np.asarray(spacing, float))
+    return [*means, float(contrast), float(grey[mask].std()), _entropy(mask, grey, limits), *shape]
 
 
 def names(channels: Sequence[str], dims: int) -> list[str]:
@@ -69,13 +77,15 @@ def _entropy(mask: Mask, grey: Numbers, limits: tuple[float, float]) -> float:
     return float(-(share * np.log2(share)).sum())
 
 
-def _shape(mask: Mask) -> list[float]:
-    """Numbers; longest by shortest axis; second moment of a ball of this size by the object's own, 1 for a ball."""
-    places, dims = np.argwhere(mask).astype(float), mask.ndim
-    # a pixel is a box of side 1, not a point
-    moments = np.cov(places.T, bias=True) + np.eye(dims) / 12 if len(places) > 1 else np.eye(dims) / 12
+def _shape(mask: Mask, spacing: Numbers) -> list[float]:
+    """Pixels; longest by shortest axis; second moment of a ball of this size by the object's own, 1 for a ball."""
+    places, dims = np.argwhere(mask) * spacing, mask.ndim
+    # a pixel is a box with sides, not a point
+    own = np.diag(spacing**2) / 12
+    moments = np.cov(places.T, bias=True) + own if len(places) > 1 else own
     axes = np.linalg.eigvalsh(moments)
-    radius = (len(places) * gamma(dims / 2 + 1) / pi ** (dims / 2)) ** (1 / dims)
+    volume = len(places) * float(spacing.prod())
+    radius = (volume * gamma(dims / 2 + 1) / pi ** (dims / 2)) ** (1 / dims)
     ball = dims / (dims + 2) * radius**2
     return [float(len(places)), float(np.sqrt(axes[-1] / axes[0])), float(ball / axes.sum())]
 
@@ -104,6 +114,7 @@ class Followed:
         self._channels = case.model.spec.channels
         self.names = names(self._channels, len(box))
         self._limits = self._range()
+        self._spacing = case.image.scale(case.model.spec.axes)
         self.lost: set[int] = set()
         self.curves: list[Numbers] = []  # (objects, features) at each look
 
@@ -113,17 +124,26 @@ class Followed:
 
     def measured(self, part: Tensor, logits: Tensor) -> Numbers:
         """(objects, features) in another image (1, C, *box) and its logits; what is lost stays as it was last."""
+        rows = self.apart(part, logits)
+        gone = np.isnan(rows).all(1)
+        self.lost |= {int(i) for i in np.flatnonzero(gone)}
+        if gone.any():
+            # of the clean image itself, an object on the very border between two classes may be lost by rounding
+            first = self.curves or [np.array([self._of(mask, _pixels(self._case, part)) for mask in self.masks])]
+            rows[gone] = first[-1][gone]
+        return rows
+
+    def apart(self, part: Tensor, logits: Tensor) -> Numbers:
+        """The same of an image that is no step of the way: what is lost is not a number, and nothing is kept."""
         labels, pixels = self._case.classes(logits)[0], _pixels(self._case, part)
         numbered, rows = objects((labels == self._case.target.index).astype(np.uint8)), []
-        for i, mask in enumerate(self.masks):
+        for mask in self.masks:
             met = np.unique(numbered[mask])
-            now = np.isin(numbered, met[met > 0]) if met.any() else mask
             if not met.any() and self.drawn:
-                self.lost.add(i)
-                if self.curves:
-                    rows.append(list(self.curves[-1][i]))
-                    continue
-            rows.append(features(now, pixels, self._channels, self._limits))
+                rows.append([np.nan] * len(self.names))
+                continue
+            now = np.isin(numbered, met[met > 0]) if met.any() else mask
+            rows.append(self._of(now, pixels))
         return np.array(rows)
 
     def deviation(self) -> Numbers | None:
@@ -134,8 +154,11 @@ class Followed:
         found = range(1, min(200, int(numbered.max())) + 1)
         if len(found) < ENOUGH:
             return None
-        rows = [features(numbered == n, pixels, self._channels, self._limits) for n in found]
+        rows = [self._of(numbered == n, pixels) for n in found]
         return np.asarray(np.std(rows, axis=0))
+
+    def _of(self, mask: Mask, pixels: Numbers) -> list[float]:
+        return features(mask, pixels, self._channels, self._limits, self._spacing)
 
     def _range(self) -> tuple[float, float]:
         pixels = _pixels(self._case, self._case.x).mean(-1)

@@ -32,7 +32,12 @@ Dilation = Annotated[
 
 def score_kind(case: Case) -> Kind:
     """How a map of the target's value is shown: a probability from 0 upwards, all else around 0."""
-    return "heat" if case.target.value in ("probability", "dice") else "signed"
+    return "heat" if score_unit(case) == "probability" else "signed"
+
+
+def score_unit(case: Case) -> str:
+    """What a pixel's score is: a metric is one of the whole region, and takes from each pixel its probability."""
+    return "probability" if case.target.value == "dice" else case.target.value
 
 
 def score_map(case: Case, layer: str | None) -> tuple[Layer, str]:
@@ -44,7 +49,7 @@ def score_map(case: Case, layer: str | None) -> tuple[Layer, str]:
     name = f"score of {case.target.name}"
     if layer is None:
         values = as_map(case.target.per_pixel(case.logits)[0])
-        return Layer(name, score_kind(case), values, case.target.value), "the network's answer"
+        return Layer(name, score_kind(case), values, score_unit(case)), "the network's answer"
     activation, gradient = case.activations(layer)
     cam = activation_map(case, activation, spatial_mean(gradient[0]), rectified=False)
     own = cam_layer(name, cam, False, case.target.value, "signed", activation.shape[2:])

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from seglens.core.boxes import whole
+from seglens.core.explanation import Table
 from seglens.core.param import FillName, Param
 from seglens.core.target import Predicted, Target
 from seglens.engine.case import Case
 from seglens.engine.channels import activation_map
+from seglens.engine.optimise import BACKWARD
 from seglens.engine.paths import Along, Noisy, nodes
 from seglens.engine.rules import Backprop, Trace
 from seglens.engine.target import freeze
@@ -19,7 +21,7 @@ from seglens.engine.turns import Turns
 from seglens.methods.gradient._cams import spatial_mean
 from seglens.methods.gradient._guided_path import GuidedPath
 from seglens.methods.gradient._noisy import Moments
-from seglens.methods.gradient._paths import placed
+from seglens.methods.gradient._paths import placed, warn
 from seglens.methods.gradient._straight import Straight
 
 Smoothed = Annotated[
@@ -27,7 +29,7 @@ Smoothed = Annotated[
 ]
 Classes = Annotated[
     Literal["target", "all"],
-    Param("Ask for the target's class alone, or also for every other class where the model draws it."),
+    Param("Ask for the target's class alone, or also, with maps of its own, for every other class the model draws."),
 ]
 
 Values = dict[str, Tensor]
@@ -38,16 +40,20 @@ class Seven:
 
     Args:
         layer: of Grad-CAM.
-        steps: of the two integrals.
+        steps, path_steps: of integrated gradients, and of guided integrated gradients.
         samples, spread: noisy copies of SmoothGrad, and their noise as a share of the range.
         smoothed: what SmoothGrad takes the mean square of.
         fill: where paths start.
     """
 
-    def __init__(self, layer: str, steps: int, samples: int, spread: float, smoothed: str, fill: FillName) -> None:
+    def __init__(
+        self, layer: str, steps: int, path_steps: int, samples: int, spread: float, smoothed: str, fill: FillName
+    ) -> None:
         """Nothing is asked yet."""
-        self._layer, self._steps, self._samples = layer, steps, samples
+        self._layer, self._steps, self._path_steps, self._samples = layer, steps, path_steps, samples
         self._spread, self._smoothed, self._fill = spread, smoothed, fill
+        self._about = ""
+        self._sums: list[tuple[str, str, float, float]] = []
         self._by_name: dict[str, Callable[[Case], Tensor]] = {
             "vanilla gradient": lambda case: case.gradient(),
             "guided backpropagation": _guided,
@@ -60,8 +66,9 @@ class Seven:
     def asked(self, case: Case, turns: Turns) -> Values:
         """Each method's values (1, C, *space) on the CPU; of Grad-CAM, which knows no channels, (1, 1, *space)."""
         case, made = replace(case, run=turns.run, shared=None), Values()
+        self._about = case.target.name
         for name, ask in self._by_name.items():
-            turns.next(name)
+            turns.next(name, f"{self._about}, {name}: ")
             made[name] = ask(case).detach().float().cpu()
         top = made["Grad-CAM"].max().clamp(min=1e-30)
         made["guided Grad-CAM"] = made["guided backpropagation"] * made["Grad-CAM"] / top
@@ -71,6 +78,30 @@ class Seven:
         """Pieces of work for one class."""
         return len(self._by_name)
 
+    def completeness(self) -> Table:
+        """What each integral adds up to, beside the difference of the score that it should explain."""
+        names, methods, changes, totals = zip(*self._sums, strict=True)
+        gaps = [total - change for change, total in zip(changes, totals, strict=True)]
+        parts = [gap / change if change else 0.0 for gap, change in zip(gaps, changes, strict=True)]
+        return Table(
+            "completeness",
+            {
+                "class": [*names],
+                "method": [*methods],
+                "difference": [*changes],
+                "sum of the map": [*totals],
+                "gap": gaps,
+                "gap / difference": parts,
+            },
+        )
+
+    def passes(self, case: Case) -> tuple[float, int]:
+        """What one class takes."""
+        guided = self._smoothed != "vanilla gradient"
+        share, count = case.sampler.passes(1 + self._steps + self._path_steps + self._samples * (not guided))
+        whole_images = 2 + self._samples * guided
+        return share + whole_images * (1 + BACKWARD), count + whole_images
+
     def _integrated(self, case: Case) -> Tensor:
         points, weights = nodes("gauss-legendre", self._steps)
         path = Along(case.fill(self._fill), case.x, points)
@@ -78,12 +109,16 @@ class Seven:
         for made in case.gradient_steps(path):
             course.feed(made)
         course.check(self._fill)
+        self._sums.append((self._about, "integrated gradients", case.clean_score - course.first, course.total))
         return placed(case, course.values, course.box)
 
     def _guided_path(self, case: Case) -> Tensor:
-        path = GuidedPath(case, case.fill(self._fill), self._steps, fraction=0.25, band=0.02)
+        path = GuidedPath(case, case.fill(self._fill), self._path_steps, fraction=0.25, band=0.02)
         for _ in path.walk():
             pass
+        first, total = path.scores[0], float(path.values.double().sum())
+        warn(case, total, first, path.points, self._fill)
+        self._sums.append((self._about, "guided integrated gradients", case.clean_score - first, total))
         return placed(case, path.values[0], path.box)
 
     def _smooth(self, case: Case) -> Tensor:

@@ -1,5 +1,6 @@
 """Attention relevance: which patches the target asks for, by attention times its gradient through a transformer."""
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 from seglens.core.explanation import Explanation, Layer
 from seglens.core.method import Fidelity, Need
 from seglens.core.param import Param
+from seglens.engine.attention import Attention
 from seglens.engine.case import Case
 from seglens.methods.gradient._attention import (
     AttentionMethod,
@@ -23,6 +25,7 @@ Rows = Annotated[
     Param("Whose relevance is read: the region's tokens, the token of the class, or both where there is one."),
 ]
 Itself = Annotated[bool, Param("Count what each token of the region is by itself, before it reads any other.")]
+LITTLE = 0.05  # of the score: below, attention has next to nothing to do with it
 
 
 class AttentionRelevance(AttentionMethod):
@@ -43,23 +46,43 @@ class AttentionRelevance(AttentionMethod):
     def run(self, case: Case) -> Explanation:
         """Relevance of the patches, from 0 upwards, in units of the target."""
         seen, tokens = self.look(case, _relevant, case.target)
-        last = len(seen) - 1
-        of_class = need_class_row(case, tokens, last) if self.rows == "class token" else class_row(case, tokens, last)
-        parts = {"the region's tokens": None if self.rows == "class token" else region_row(case, tokens, last)}
+        last = self.until(case, len(seen))
+        of_class = (need_class_row if self.rows == "class token" else class_row)(case, tokens, last - 1)
+        parts = {"the region's tokens": None if self.rows == "class token" else region_row(case, tokens, last - 1)}
         parts[f"the token of {case.target.name}"] = None if self.rows == "region" else of_class
         rows = {name: part for name, part in parts.items() if part is not None}
         row = torch.stack(list(rows.values())).sum(0)
-        eye = [torch.eye(a.tokens, device=row.device) for a in seen]
-        relevance, _ = tokens.back(row, [a.matrix + one for a, one in zip(seen, eye, strict=True)])
+        steps = [None if n < self.first else _step(a.matrix) for n, a in enumerate(seen[:last], start=1)]
+        relevance, _ = tokens.back(row, steps)
         if not self.itself:
-            relevance = relevance - tokens.back(row, [None] * len(seen))[0]
+            relevance = relevance - tokens.back(row, [None] * last)[0]
+        gain = self._gained(case, seen)
         layer = Layer("relevance", "heat", self.shown(case, relevance), f"{case.target.value} asked for")
+        through = f"{len(seen)} attentions"
+        if last - self.first + 1 < len(seen):
+            through = f"attentions {self.first} to {last} of {len(seen)}"
         text = (
             f"Relevance of the patches for {case.target.name} over {case.target.pixels} pixels (score "
-            f"{case.clean_score:.4g}), through {len(seen)} attentions, read from {' and '.join(rows)}; it adds up to "
-            f"{float(relevance.sum()):.3g}. {resolution(tokens)}"
+            f"{case.clean_score:.4g}), through {through}, read from {' and '.join(rows)}; it adds up to "
+            f"{float(relevance.sum()):.3g}. Through one attention the score gains {gain:.3g} at most. "
+            f"{resolution(tokens)}"
         )
         return Explanation((layer,), (layer_table(case, seen, tokens),), text=text)
+
+    def _gained(self, case: Case, seen: Sequence[Attention]) -> float:
+        """What the target gains by the attention that gives it most."""
+        most = max(a.heads * float(a.matrix.sum(dtype=torch.float64)) for a in seen)
+        if most < LITTLE * abs(case.clean_score) or not most:
+            case.run.note(
+                f"Hardly any of the score {case.clean_score:.4g} comes through attention, {most:.2g} at most: the "
+                "network goes around it, and the map shows how that remainder is shared. Ask a method of gradients or "
+                "of perturbation, too."
+            )
+        return most
+
+
+def _step(matrix: Tensor) -> Tensor:
+    return matrix + torch.eye(len(matrix), device=matrix.device)
 
 
 def _relevant(weights: Tensor, gradient: Tensor) -> Tensor:

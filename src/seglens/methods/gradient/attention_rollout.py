@@ -20,8 +20,6 @@ from seglens.methods.gradient._attention import (
 
 Heads = Annotated[Literal["mean", "max", "min"], Param("How the heads of an attention are joined.")]
 Head = Annotated[int | None, Param("Only this head, from 1 on.", ge=1, le=4096, empty="all heads")]
-First = Annotated[int, Param("The first attention that counts, from 1 on.", ge=1, le=4096)]
-Last = Annotated[int | None, Param("The last attention that counts.", ge=1, le=4096, empty="the last one")]
 Residual = Annotated[bool, Param("Count the way around each attention: half of a token stays what it was.")]
 Rows = Annotated[Literal["region", "class token"], Param("Whose reading is shown: the region's, or the class token's.")]
 
@@ -37,20 +35,13 @@ class AttentionRollout(AttentionMethod):
 
     heads: Heads = "mean"
     head: Head = None
-    first: First = 1
-    last: Last = None
     residual: Residual = True
     rows: Rows = "region"
 
     def run(self, case: Case) -> Explanation:
         """Shares of the patches, which add up to 1 with those of class tokens and registers."""
         seen, tokens = self.look(case, self._joined)
-        last = self.last or len(seen)
-        if not self.first <= last <= len(seen):
-            raise BadParameter(
-                f"attention-rollout: first={self.first} to last={last} are no attentions of {case.model.spec.name}.",
-                fix=f"Use 1 to {len(seen)}, the first one no later than the last.",
-            )
+        last = self.until(case, len(seen))
         row = (region_row if self.rows == "region" else need_class_row)(case, tokens, last - 1)
         steps = [None if n < self.first else self._step(a.matrix) for n, a in enumerate(seen[:last], start=1)]
         shares, aside = tokens.back(row, steps)

@@ -10,7 +10,7 @@ from seglens.core.explanation import Explanation, Layer, Table
 from seglens.core.method import Fidelity, Method, Scope
 from seglens.core.param import Param
 from seglens.engine.case import Case
-from seglens.methods.gradient._regions import score_kind
+from seglens.methods.gradient._regions import score_kind, score_unit
 from seglens.methods.gradient._shared import as_map
 
 Background = Annotated[
@@ -37,7 +37,7 @@ class FusionMap(Method):
         every = [replace(case.target, index=first + k).per_pixel(case.logits)[0] for k in range(len(names))]
         scores = torch.stack(every)
         best = scores.argmax(0).cpu().numpy()
-        unit = case.target.value
+        unit = score_unit(case)
         layers = [
             Layer(self.title, score_kind(case), as_map(scores.amax(0)), unit),
             Layer("class of the highest score", "labels", (best + first).astype(np.uint8)),

@@ -26,7 +26,7 @@ class LayerActivations(LayerMethod):
     """A look inside; no claim that the network needs what is seen.
 
     Normalisation rescales what a layer answers, and decoder channels look like the mask by themselves: how the score
-    changes without a channel is in the table of a layer.
+    changes without a channel is in the table of a layer. Ask for the value ``dice`` to see how the mask changes.
     """
 
     title = "Layer activations"
@@ -43,6 +43,11 @@ class LayerActivations(LayerMethod):
         """Raise UnknownName if the layer is not there."""
         if self.layer is not None:
             case.layer(self.layer)
+
+    def passes(self, case: Case) -> tuple[float, int]:
+        """One, and one for each channel in the table."""
+        count = 1 if self.layer is None else 1 + min(SHOWN, case.activation(self.layer).shape[1])
+        return float(count), count
 
     def run(self, case: Case) -> Explanation:
         """Maps of one layer and its channels as a table, or one map of every depth and the depths."""
@@ -104,10 +109,13 @@ class LayerActivations(LayerMethod):
             _layer("mean of all channels", _map(case, activation, None), activation),
         )
         needed = int(drops.abs().argmax())
+        told = f"changes most, by {float(drops[needed]):+.4g}, without channel {order[needed]}"
+        if not drops.any():
+            told = "does not change without any of those in the table"
         text = (
             f"Layer {name} ({seen_at(case, activation)}): channel {order[0]} matches the region of {case.target.name} "
             f"best, with IoU {float(matches[order[0]]):.2f}; channel {strong} answers most in it. The score "
-            f"{case.clean_score:.4g} changes most, by {float(drops[needed]):+.4g}, without channel {order[needed]}."
+            f"{case.clean_score:.4g} {told}."
         )
         return Explanation(layers, (table,), text=text)
 

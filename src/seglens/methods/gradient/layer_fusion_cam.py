@@ -15,14 +15,18 @@ from seglens.methods.gradient._cams import spatial_mean
 
 Mask = Annotated[
     Literal["region", "annotation", "none"],
-    Param("What a map should lie on to count: the region, what a person drew, or nothing (all count alike)."),
+    Param(
+        "What a map should lie on to count: the region, what a person drew (any label above 0), or nothing (all count "
+        "alike)."
+    ),
 ]
 
 
 class LayerFusionCAM(Method):
     """Weights score how plausible a depth's map is, and not how faithful: a copy of the mask would win.
 
-    The weights of the publication come from many images and drawn masks; here they come from this image.
+    The weights of the publication come from many images and drawn masks; here they come from this image. Its layer of
+    random Fourier features (CRFF) belongs to a network and is no part of this: any network is asked.
     """
 
     title = "Layer-fusion CAM"
@@ -42,6 +46,10 @@ class LayerFusionCAM(Method):
                 "Maps are to lie on an annotation, and none was given.",
                 fix="Choose a Labels layer, add --annotation FILE, or use mask=region.",
             )
+
+    def passes(self, case: Case) -> tuple[float, int]:
+        """One pass forth and back for all depths."""
+        return case.sampler.passes(1)
 
     def run(self, case: Case) -> Explanation:
         """The fused map, and that of every depth."""

@@ -2,6 +2,8 @@
 
 from typing import Annotated
 
+import numpy as np
+
 from seglens.core.explanation import Explanation, Layer
 from seglens.core.method import Fidelity, Need
 from seglens.core.param import Param
@@ -13,7 +15,16 @@ from seglens.methods.gradient._paths import Spread, Start
 from seglens.methods.gradient._seven import Classes, Seven, Smoothed, cases
 from seglens.methods.gradient._shared import EachChannel, input_layers
 
-Steps = Annotated[int, Param("Steps of the two integrals.", ge=2, le=5000, quick=8)]
+Steps = Annotated[int, Param("Points of the path of integrated gradients.", ge=2, le=5000, quick=8)]
+PathSteps = Annotated[
+    int,
+    Param(
+        "Steps of guided integrated gradients: fewer than alone, for it costs most of the seven.",
+        ge=2,
+        le=5000,
+        quick=12,
+    ),
+]
 Samples = Annotated[int, Param("Noisy copies for SmoothGrad.", ge=2, le=5000, quick=3)]
 UNITS = {
     "vanilla gradient": "target per unit of normalised input",
@@ -34,6 +45,7 @@ class NeuroXAI(LayerMethod):
 
     classes: Classes = "target"
     steps: Steps = 25
+    path_steps: PathSteps = 50
     samples: Samples = 8
     spread: Spread = 0.15
     smoothed: Smoothed = "guided backpropagation"
@@ -45,19 +57,33 @@ class NeuroXAI(LayerMethod):
         super().check(case)
         case.fill(self.fill)
 
+    def passes(self, case: Case) -> tuple[float, int]:
+        """All methods for each class."""
+        share, count = self._seven(case.layer(self.layer)).passes(case)
+        drawn = {int(k) for k in np.unique(case.labels) if k} | {case.target.index}
+        classes = len(drawn) if self.classes == "all" else 1
+        return share * classes, count * classes
+
     def run(self, case: Case) -> Explanation:
         """A map for each method, and the share of each channel by class and method."""
         layer, asked = case.layer(self.layer), cases(case, self.classes)
-        seven = Seven(layer, self.steps, self.samples, self.spread, self.smoothed, self.fill)
+        seven = self._seven(layer)
         turns = Turns(case.run, len(seven) * len(asked))
         made = {name: seven.asked(one, turns) for name, one in asked.items()}
         matrix, of = Matrix(made, case.model.spec.channels), case.target.name
         layers: tuple[Layer, ...] = ()
-        for name, values in made[of].items():
-            show, each = "signed" if "integrated" in name else "magnitude", self.channels and values.shape[1] > 1
-            layers += input_layers(case, name, values, show, UNITS.get(name, case.target.value), each)
+        for about, by_method in made.items():
+            for name, values in by_method.items():
+                show = "signed" if "integrated" in name else "magnitude"
+                # channels of every class would be a hundred maps
+                each = self.channels and about == of and values.shape[1] > 1
+                shown = name if about == of else f"{about}: {name}"
+                layers += input_layers(case, shown, values, show, UNITS.get(name, case.target.value), each)
         text = (
             f"Seven gradient methods on {of} over {case.target.pixels} pixels, Grad-CAM at layer {layer}. "
             f"{matrix.told(of)}"
         )
-        return Explanation(layers, (matrix.table(),), (matrix.figure(of),), text)
+        return Explanation(layers, (matrix.table(), seven.completeness()), (matrix.figure(of),), text)
+
+    def _seven(self, layer: str) -> Seven:
+        return Seven(layer, self.steps, self.path_steps, self.samples, self.spread, self.smoothed, self.fill)

@@ -32,7 +32,7 @@ class SegXResCAM(CAM):
 
     def weigh(self, activation: Tensor, gradient: Tensor) -> Tensor:
         """Each window's mean or largest gradient, at each of its places (K, *s); windows at the far end are cut."""
-        window = [min(self.window, n) for n in gradient.shape[1:]]
+        window = self._sides(gradient)
         pooled = _pool(gradient[None], window, self.pooling)[0]
         for axis, (side, length) in enumerate(zip(window, gradient.shape[1:], strict=True), start=1):
             pooled = pooled.repeat_interleave(side, axis).narrow(axis, 0, length)
@@ -40,7 +40,14 @@ class SegXResCAM(CAM):
 
     def remark(self, activation: Tensor, gradient: Tensor) -> str:
         """The window in pixels of the layer."""
-        return f"The gradient is the {self.pooling} of windows of {self.window} pixels of the layer."
+        sides = self._sides(gradient)
+        if sides == [*gradient.shape[1:]]:
+            return f"The gradient is the {self.pooling} over the whole layer."
+        told = "×".join(map(str, sides)) if len({*sides}) > 1 else sides[0]
+        return f"The gradient is the {self.pooling} of windows of {told} pixels of the layer."
+
+    def _sides(self, gradient: Tensor) -> list[int]:
+        return [min(self.window, n) for n in gradient.shape[1:]]
 
 
 def _pool(values: Tensor, window: list[int], how: str) -> Tensor:

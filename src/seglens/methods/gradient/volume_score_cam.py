@@ -41,7 +41,7 @@ class VolumeScoreCAM(ScoreCAM):
             return super().run(case)
         name = case.layer(self.layer)
         activation = case.activation(name)
-        channels = busiest(activation, self.budget)
+        channels = busiest(activation, self.budget, flat=True)
         change = Ablated(torch.zeros(activation.shape[1]), channels)
         course = Drops(len(change), case.clean_score)
 
