@@ -15,6 +15,7 @@ from seglens.core.target import Painted, Target
 from seglens.engine.case import Case
 from seglens.engine.channels import AT_ONCE, FLAT, answers
 from seglens.engine.resolve import resolve
+from seglens.models.device import fine
 
 BLOCK = 4  # places of the coarsest layer along a block, so that few pixels have neighbours in the next one
 
@@ -121,7 +122,7 @@ def _places(case: Case, layers: Sequence[Tensor], pixels: int) -> _Places:
         columns += [case.enlarged(part)[0].flatten(1)[:, at] for part in torch.split(layer, AT_ONCE, 1)]
     stride = max(ceil(n / size) for layer in layers for n, size in zip(case.shape, layer.shape[2:], strict=True))
     second = blocks(case.shape, BLOCK * stride).to(at.device).flatten()[at]
-    return _Places(at, torch.cat(columns).double(), case.logits[0].flatten(1)[:, at].double(), second)
+    return _Places(at, fine(torch.cat(columns)), fine(case.logits[0].flatten(1)[:, at]), second)
 
 
 def blocks(shape: Sequence[int], side: int) -> Tensor:

@@ -23,6 +23,7 @@ from seglens.methods.gradient._guided_path import GuidedPath
 from seglens.methods.gradient._noisy import Moments
 from seglens.methods.gradient._paths import placed, warn
 from seglens.methods.gradient._straight import Straight
+from seglens.models.device import fine_sum
 
 Smoothed = Annotated[
     Literal["guided backpropagation", "vanilla gradient"], Param("What SmoothGrad takes the mean square of.")
@@ -116,7 +117,7 @@ class Seven:
         path = GuidedPath(case, case.fill(self._fill), self._path_steps, fraction=0.25, band=0.02)
         for _ in path.walk():
             pass
-        first, total = path.scores[0], float(path.values.double().sum())
+        first, total = path.scores[0], float(fine_sum(path.values))
         warn(case, total, first, path.points, self._fill)
         self._sums.append((self._about, "guided integrated gradients", case.clean_score - first, total))
         return placed(case, path.values[0], path.box)

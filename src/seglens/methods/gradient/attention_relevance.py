@@ -19,6 +19,7 @@ from seglens.methods.gradient._attention import (
     region_row,
     resolution,
 )
+from seglens.models.device import fine_sum
 
 Rows = Annotated[
     Literal["both", "region", "class token"],
@@ -71,7 +72,7 @@ class AttentionRelevance(AttentionMethod):
 
     def _gained(self, case: Case, seen: Sequence[Attention]) -> float:
         """What the target gains by the attention that gives it most."""
-        most = max(a.heads * float(a.matrix.sum(dtype=torch.float64)) for a in seen)
+        most = max(a.heads * float(fine_sum(a.matrix)) for a in seen)
         if most < LITTLE * abs(case.clean_score) or not most:
             case.run.note(
                 f"Hardly any of the score {case.clean_score:.4g} comes through attention, {most:.2g} at most: the "
