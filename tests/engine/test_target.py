@@ -14,6 +14,7 @@ from seglens.core.run import Run
 from seglens.core.target import Border, Box, Object, Painted, Point, Predicted, Target, describe_region, read_region
 from seglens.engine.resolve import resolve
 from seglens.engine.target import freeze, objects
+from seglens.models import classes
 from seglens.session import segment
 
 
@@ -218,3 +219,17 @@ def test_prediction_of_classes_that_overlap():
     both = [-(p * np.log(p) + (1 - p) * np.log(1 - p)) for p in (organ, tumour)]
     np.testing.assert_allclose(made.entropy, np.mean(both, 0), atol=1e-5)
     assert model.spec.choices == 2
+
+
+def test_entropy_and_drawn_classes_of_both_kinds():
+    z = torch.tensor([0.0, 1.5, -0.5]).reshape(1, 3, 1, 1)
+    p = z.softmax(1)
+    assert float(classes.entropy(p, False)) == pytest.approx(float(-(p * p.log()).sum()))
+    own = classes.probabilities(z, True)[:, 1:]
+    both = -(own * own.log() + (1 - own) * (1 - own).log())
+    assert float(classes.entropy(classes.probabilities(z, True), True)) == pytest.approx(float(both.mean()))
+    model, image = nested()
+    case = resolve(image, model, Target("organ"), Run())
+    np.testing.assert_array_equal(case.drawn(), image.data > 0.25)
+    np.testing.assert_array_equal(case.drawn(-case.logits), image.data < 0.25)
+    assert (case.labels == 1).sum() < case.drawn().sum()

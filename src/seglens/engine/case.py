@@ -101,6 +101,11 @@ class Case:
         """Predicted class per pixel, (N, K, *space) to (N, *space)."""
         return logits.argmax(1).to(torch.uint8).cpu().numpy()
 
+    def drawn(self, logits: Tensor | None = None) -> NDArray[np.bool_]:
+        """Where logits (1, K, *space), by default the clean image's, draw the target's class (*space)."""
+        drawn: NDArray[np.bool_] = self.target.drawn(self.logits if logits is None else logits)[0].cpu().numpy()
+        return drawn
+
     def score(self, logits: Tensor) -> Tensor:
         """The target's number per sample, (N, K, *space) to (N,)."""
         return self.target(logits)

@@ -34,6 +34,18 @@ def drawn(logits: Tensor, index: int, overlapping: bool) -> Tensor:
     return logits.argmax(1) == index
 
 
+def entropy(p: Tensor, overlapping: bool) -> Tensor:
+    """Predictive entropy in nats of probabilities, (N, K, *space) to (N, *space); the mean over overlapping classes."""
+    if not overlapping:
+        return _surprise(p).sum(1)
+    own = p[:, 1:]
+    return (_surprise(own) + _surprise(1 - own)).mean(1)
+
+
+def _surprise(p: Tensor) -> Tensor:
+    return -p * p.clamp(min=1e-12).log()
+
+
 def shares(logits: Tensor, overlapping: bool) -> Tensor:
     """Logarithms of probabilities that can be averaged (N, P, *space): of all classes, or of each and of its contrary.
 

@@ -16,7 +16,7 @@ from seglens.core.errors import OutOfMemory
 from seglens.core.image import Image
 from seglens.core.run import Run
 from seglens.models.blame import blaming
-from seglens.models.classes import probabilities
+from seglens.models.classes import entropy, probabilities
 from seglens.models.device import free_cache, is_out_of_memory
 from seglens.models.intake import Intake, check_fits, fit_intake, read_plain
 from seglens.models.segmentation import SegmentationModel, quiet
@@ -109,14 +109,14 @@ def predict(
     positions = list(product(*(range(image.size(a)) for a in further)))
     total = len(grid) * len(positions)
     ladder = Ladder(batch=run.batch or (1 if model.device.type == "cpu" else 4))
-    done = 0
+    done, over = 0, model.spec.overlapping
     for spot in positions:
         position = dict(zip(further, spot, strict=True))
         view = image.select(**position) if position else image
         for where, maps in _sweep(model, view, intake, grid, ladder, run):
             done += 1
-            labels = labels_of(maps, model.spec.overlapping)
-            yield Piece(position, where, labels, maps, entropy_of(maps, model.spec.overlapping), done, total)
+            labels, unsure = labels_of(maps, over), entropy(torch.from_numpy(maps)[None], over)[0].numpy()
+            yield Piece(position, where, labels, maps, unsure, done, total)
             run.progress(done, total, "tiles")
 
 
@@ -230,14 +230,3 @@ def labels_of(maps: NDArray[Any], overlapping: bool) -> NDArray[np.uint8]:
     if not overlapping:
         return np.asarray(maps.argmax(0), np.uint8)
     return np.asarray(np.where(maps[1:].max(0) > 0.5, maps[1:].argmax(0) + 1, 0), np.uint8)
-
-
-def entropy_of(maps: NDArray[Any], overlapping: bool) -> NDArray[np.float32]:
-    """Predictive entropy in nats of probabilities (K, *space); the mean over classes that lie over each other."""
-    if not overlapping:
-        return np.asarray(_surprise(maps).sum(0), np.float32)
-    return np.asarray((_surprise(maps[1:]) + _surprise(1 - maps[1:])).mean(0), np.float32)
-
-
-def _surprise(p: NDArray[Any]) -> NDArray[Any]:
-    return np.asarray(-p * np.log(np.clip(p, 1e-12, None)))

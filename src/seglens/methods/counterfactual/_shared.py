@@ -40,7 +40,7 @@ def control(case: Case, patch: masks.Mask, edit: Callable[[masks.Mask], Tensor])
         patch: what was edited.
         edit: logits (1, K, *space) of the image with another patch edited in the same way.
     """
-    spot = masks.aside(patch, case.labels == case.target.index)
+    spot = masks.aside(patch, case.drawn())
     if spot is None:
         return "There is no room for the same patch elsewhere as a control."
     changed = int((case.classes(edit(spot))[0] != case.labels).sum())

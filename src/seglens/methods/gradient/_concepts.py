@@ -18,6 +18,7 @@ from seglens.engine.case import Case
 from seglens.engine.replay import Replay
 from seglens.engine.resolve import resolve
 from seglens.engine.rules import Relevance, Trace
+from seglens.models.classes import log_probability
 from seglens.models.layers import find_layer
 
 SEEN = 0.1  # of a map's largest value: what is shown of an example
@@ -38,12 +39,12 @@ def beginning(trace: Trace, begin: str) -> Tensor:
     value = {
         "positive-logit": lambda: trace.logits[:, own].clamp(min=0),
         "logit": lambda: trace.logits[:, own],
-        "probability": lambda: trace.logits.softmax(1)[:, own],
+        "probability": lambda: log_probability(trace.logits, own, trace.target.overlapping).exp(),
         "one": lambda: torch.ones_like(trace.logits[:, own]),
     }[begin]()
     out = torch.zeros_like(trace.logits)
     if begin == "positive-logit":
-        inside = inside * torch.from_numpy(trace.case.classes(trace.logits) == own).to(inside)
+        inside = inside * trace.target.drawn(trace.logits)
     out[:, own] = value * inside
     total = out.abs().sum()  # logits of both signs may add up to nearly nothing
     return out / total if float(total) else out
@@ -155,15 +156,15 @@ def without(case: Case, layer: str, concepts: Sequence[int]) -> dict[str, list[f
     replay = Replay(case.model.logits, find_layer(case.model, layer), case.x, trust=False)
     case.run.cost.forwards += replay.forwards
     columns: dict[str, list[float]] = {"Dice without": [], "pixels changed": [], "score without": []}
-    before = case.labels == case.target.index
+    before = case.drawn()
     for done, k in enumerate(concepts):
         case.run.progress(done, len(concepts), "masks without a concept")
         changed = replay.activation.clone()
         changed[:, k] = changed[:, k].mean()
         logits = replay(changed)
         case.run.cost.forwards += 1
-        labels = case.classes(logits)[0]
-        after, both = labels == case.target.index, before.sum() + (labels == case.target.index).sum()
+        labels, after = case.classes(logits)[0], case.drawn(logits)
+        both = before.sum() + after.sum()
         columns["Dice without"].append(float(2 * (before & after).sum() / both) if both else 1.0)
         columns["pixels changed"].append(float((labels != case.labels).sum()))
         columns["score without"].append(float(case.score(logits)[0]))

@@ -104,7 +104,7 @@ class Followed:
         """Find them in the clean image."""
         self._case, self._box = case, box
         region = case.target.region[box]
-        drawn = case.labels[box] == case.target.index
+        drawn = case.drawn()[box]
         numbered = objects(drawn.astype(np.uint8))
         sizes = np.bincount(numbered[region & drawn])
         sizes[:1] = 0
@@ -135,8 +135,8 @@ class Followed:
 
     def apart(self, part: Tensor, logits: Tensor) -> Numbers:
         """The same of an image that is no step of the way: what is lost is not a number, and nothing is kept."""
-        labels, pixels = self._case.classes(logits)[0], _pixels(self._case, part)
-        numbered, rows = objects((labels == self._case.target.index).astype(np.uint8)), []
+        pixels, rows = _pixels(self._case, part), []
+        numbered = objects(self._case.drawn(logits).astype(np.uint8))
         for mask in self.masks:
             met = np.unique(numbered[mask])
             if not met.any() and self.drawn:
@@ -149,7 +149,7 @@ class Followed:
     def deviation(self) -> Numbers | None:
         """Per feature the deviation over all objects of the class in the clean image; ``None`` if they are few."""
         case = self._case
-        numbered = objects((case.labels == case.target.index).astype(np.uint8))
+        numbered = objects(case.drawn().astype(np.uint8))
         pixels = _pixels(case, case.x)
         found = range(1, min(200, int(numbered.max())) + 1)
         if len(found) < ENOUGH:

@@ -23,6 +23,7 @@ from seglens.methods.gradient._guided_path import GuidedPath
 from seglens.methods.gradient._noisy import Moments
 from seglens.methods.gradient._paths import placed, warn
 from seglens.methods.gradient._straight import Straight
+from seglens.models.classes import drawn
 from seglens.models.device import fine_sum
 
 Smoothed = Annotated[
@@ -151,7 +152,7 @@ def cases(case: Case, which: str) -> dict[str, Case]:
     for index, one in enumerate(spec.classes):
         if which == "target" or index in (0, case.target.index):
             continue
-        if (case.labels == index).any():
+        if bool(drawn(case.logits, index, spec.overlapping).any()):
             told = Target(one.name, Predicted(), case.target.value, "mean" if case.target.mean else "sum")
             made[one.name] = case.about(freeze(told, case.logits, spec, case.labels), shared=None)
         else:

@@ -15,6 +15,7 @@ from seglens.engine.rules import Backprop, Trace
 from seglens.methods.gradient._noisy import Moments
 from seglens.methods.gradient._rules import declared
 from seglens.methods.gradient._shared import Show, as_map, input_map
+from seglens.models.classes import entropy, probabilities
 
 Samples = Annotated[int, Param("Samples with dropout to take.", ge=2, le=1000, quick=4)]
 
@@ -49,7 +50,7 @@ class MCGuidedBackprop(Method):
             values = trace.back().values
             maps.add(torch.cat([values, values.sum(1, keepdim=True)], 1))
             assert trace.logits is not None  # only DeepLift looks at scores alone
-            classes.add(trace.logits.softmax(1))
+            classes.add(probabilities(trace.logits, case.target.overlapping))
             remark = declared(trace)
         return self._answer(case, maps, classes, remark)
 
@@ -57,17 +58,17 @@ class MCGuidedBackprop(Method):
         mean, deviation = maps.mean[:, :-1], maps.variance.sqrt()[0]
         shown = deviation[-1] if self.show == "signed" else deviation[:-1].amax(0)
         p, own = classes.mean, case.target.index
-        entropy, unsteady = -(p * p.clamp(min=1e-12).log()).sum(1)[0], classes.variance.sqrt()[0, own]
+        unsure_of, unsteady = entropy(p, case.target.overlapping)[0], classes.variance.sqrt()[0, own]
         inside = case.target.weights != 0
         unsure = float(shown.mean() / mean.abs().amax(1).mean().clamp(min=1e-30))
         layers = (
             input_map("mean", mean, self.show, "guided signal"),
             Layer("deviation", "heat", as_map(shown), "guided signal"),
-            Layer("predictive entropy", "heat", as_map(entropy), "nats"),
+            Layer("predictive entropy", "heat", as_map(unsure_of), "nats"),
             Layer("mean probability", "heat", as_map(p[0, own]), "probability"),
             Layer("predictive deviation", "heat", as_map(unsteady), "probability"),
         )
-        asked = {"deviation of the map": shown, "predictive entropy": entropy, "predictive deviation": unsteady}
+        asked = {"deviation of the map": shown, "predictive entropy": unsure_of, "predictive deviation": unsteady}
         columns = {
             place: [float(values[mask].mean()) for values in asked.values()]
             for place, mask in (("region", inside), ("elsewhere", ~inside))

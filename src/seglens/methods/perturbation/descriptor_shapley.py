@@ -62,7 +62,7 @@ class DescriptorShapley(Method):
         if self.head != "logistic":
             return found.means(case.target.per_pixel(case.logits)[0].cpu().double().numpy())
         # an object is of one class
-        of_class = (found.means(case.labels == case.target.index) > 0.5).astype(np.float64)
+        of_class = (found.means(case.drawn()) > 0.5).astype(np.float64)
         if min(of_class.sum(), (1 - of_class).sum()) < 2:
             raise NoSuchRegion(
                 f"{int(of_class.sum())} of {len(of_class)} objects are of class {case.target.name}; to tell classes "

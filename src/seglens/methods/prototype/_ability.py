@@ -18,6 +18,7 @@ from seglens.core.explanation import Layer, Table
 from seglens.engine.case import Case
 from seglens.engine.channels import AT_ONCE
 from seglens.engine.watching import watch
+from seglens.models.classes import drawn, probabilities
 from seglens.models.device import fine, finest
 
 OWN, DRAWN, CHANCE = "Dice with the prediction", "Dice with the annotation", "chance"
@@ -109,13 +110,13 @@ class Guides:
     @classmethod
     def of(cls, case: Case) -> Guides:
         """From the network's answer to the clean image; what is not 0 in an annotation is the target's class."""
-        labels = torch.from_numpy(case.labels).to(case.x.device).flatten()
+        over = case.model.spec.overlapping
         present = sorted({*np.unique(case.labels).tolist(), case.target.index})
-        soft = case.logits[0].softmax(0).flatten(1)[present]
-        masks = torch.stack([labels == k for k in present])
+        soft = probabilities(case.logits, over)[0].flatten(1)[present]
+        masks = torch.stack([drawn(case.logits, k, over).flatten() for k in present])
         if case.annotation is not None:
-            drawn = torch.from_numpy(np.asarray(case.annotation) != 0).to(labels.device).flatten()[None]
-            soft, masks = torch.cat([soft, drawn.to(soft)]), torch.cat([masks, drawn])
+            told = torch.from_numpy(np.asarray(case.annotation) != 0).to(soft.device).flatten()[None]
+            soft, masks = torch.cat([soft, told.to(soft)]), torch.cat([masks, told])
         return cls(present, present.index(case.target.index), soft, masks)
 
 
