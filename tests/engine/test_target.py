@@ -148,6 +148,9 @@ def test_signed_painting_subtracts():
         (Target(None, Object(7)), NoSuchRegion, "7"),
         (Target(None, Object(at=(11, 11))), NoSuchRegion, "background"),
         (Target("cell", Box((4, 9), (6, 12))), NoSuchRegion, "box"),
+        (Target("cell", Box((6, 9), (4, 12))), NoSuchRegion, "second corner"),
+        (Target("cell", Box((20, 0), (30, 5))), NoSuchRegion, "outside"),
+        (Target("cell", Box((-9, 0), (-3, 5), False)), NoSuchRegion, "outside"),
         (Target("cll"), UnknownName, "cll"),
     ],
 )

@@ -100,6 +100,29 @@ def test_a_network_that_evens_out_contrast_is_found_by_its_gap_and_said():
     assert not blurred.record.notes
 
 
+class Steep(torch.nn.Module):
+    """Most happens at once, pixel by pixel: nothing is evened out, and more steps are all it takes."""
+
+    def forward(self, x):
+        return torch.cat([torch.zeros_like(x), torch.tanh(60 * x)], 1)
+
+
+def test_a_steep_start_of_a_network_that_sees_near_asks_for_more_steps():
+    image, target, model = noise((30, 33)), everywhere((30, 33)), model_of(Steep())
+    few = explain("integrated-gradients", image, model, target, fill="zero", steps=4)
+    (note,) = few.record.notes
+    assert "more steps" in note
+    assert "evens out" not in note
+    assert not explain("integrated-gradients", image, model, target, fill="zero", steps=300).record.notes
+
+
+def test_an_image_that_is_compared_with_itself_is_said():
+    image = noise((30, 33))
+    answer = explain("integrated-gradients", image, model_of(Steep()), everywhere((30, 33)), reference=(image,))
+    assert not answer.map.data.any()
+    assert "compared with itself" in " ".join(answer.record.notes)
+
+
 def test_too_few_steps_are_said():
     answer = explain("integrated-gradients", two(), model_of(Saturating(), 2), everywhere((6, 7)), fill="black",
                      steps=2, rule="midpoint")  # fmt: skip

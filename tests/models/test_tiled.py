@@ -48,6 +48,24 @@ def test_it_draws_what_prediction_draws():
     np.testing.assert_allclose(tiled.softmax(1)[0].numpy(), drawn.probabilities, atol=2e-6)
 
 
+def test_a_tile_alone_answers_its_own_logits():
+    """A target of logits is one of logits in tiles, too: of a network that sees as far as the halo it is the same."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 4, 5, padding=2), nn.ReLU(), nn.Conv2d(4, 3, 1))
+    model = wrap(net, classes=("background", "cell", "other"))
+    x = torch.from_numpy(picture().data)[None, None]
+    with torch.no_grad():
+        tiled, whole = TiledModel(model, 32, 4).logits(x), model.logits(x)
+    torch.testing.assert_close(tiled, whole, rtol=0, atol=1e-5)
+    one, many, edge = (
+        explain("integrated-gradients", picture(), model, painted(), tile=tile, steps=8) for tile in (None, 32, 512)
+    )
+    for other in (many, edge):
+        np.testing.assert_allclose(other.map.data, one.map.data, rtol=0, atol=1e-5 * np.abs(one.map.data).max())
+        for a, b in zip(one.tables[0].columns["value"], other.tables[0].columns["value"], strict=True):
+            assert a == pytest.approx(b, abs=1e-4)
+
+
 def test_one_tile_is_the_model():
     model = everywhere()
     x = torch.from_numpy(small_image().read("CYX"))[None]
@@ -93,7 +111,9 @@ def test_crop_and_packing_with_tiles(dims, method):
 
 def test_a_crop_sees_the_same_tiles():
     # grid saliency works on the field alone: tiles laid anew over the crop would be another model
-    case = resolve(picture(), TiledModel(everywhere(), 24), painted(), Run())
+    mask = np.zeros(picture().data.shape, bool)
+    mask[60:66, 50:56] = True
+    case = resolve(picture(), TiledModel(everywhere(), 24), Target("cell", Painted(mask)), Run())
     part = case.forward(case.x[at_box(case.field)], case.local)
     assert part.shape[2:] != case.logits.shape[2:]
     inside = moved(case.target.box, [s.start for s in case.field])

@@ -24,6 +24,7 @@ from seglens.engine.appetite import fits
 from seglens.engine.clean import Clean
 from seglens.engine.evaluator import Evaluator, LayerChange
 from seglens.engine.perturb import Covered, Perturbations
+from seglens.engine.reach import find_reach
 from seglens.engine.rules import Flow, Rules, Trace
 from seglens.engine.sampled import Sampled, Sampler
 from seglens.engine.target import FrozenTarget
@@ -32,6 +33,7 @@ from seglens.engine.units import Units, make_units
 from seglens.models.intake import Intake
 from seglens.models.layers import default_layer, find_layer
 from seglens.models.segmentation import SegmentationModel
+from seglens.models.tiled import TiledModel
 
 if TYPE_CHECKING:
     from seglens.engine.features import FeatureBank
@@ -131,6 +133,12 @@ class Case:
         What lies outside has no influence at all, so a method looks for units, cells and windows in here.
         """
         return self.evaluator.field
+
+    @property
+    def sees_everywhere(self) -> bool:
+        """Whether any pixel may influence any other in the network: by attention, or as its contrast is evened out."""
+        whole_model = self.model.whole if isinstance(self.model, TiledModel) else self.model
+        return find_reach(whole_model, self.run) is None
 
     @property
     def cheap_field(self) -> Box:

@@ -287,7 +287,17 @@ def _spans(start: tuple[int, ...], stop: tuple[int, ...], labels: Labels) -> Box
             f"The box {start} to {stop} does not have the {labels.ndim} axes of the image.",
             fix="Give a first and a last pixel for each axis, in their order (Y,X).",
         )
-    return tuple(slice(max(0, a), max(0, b)) for a, b in zip(start, stop, strict=True))
+    if any(b <= a for a, b in zip(start, stop, strict=True)):
+        raise NoSuchRegion(
+            f"The box {start} to {stop} is empty: its second corner does not lie behind the first.",
+            fix="Give the first pixel of each axis, and then the one behind the last.",
+        )
+    if any(b <= 0 or a >= n for a, b, n in zip(start, stop, labels.shape, strict=True)):
+        raise NoSuchRegion(
+            f"The box {start} to {stop} lies outside the image of shape {labels.shape}.",
+            fix="Choose pixels from 0 to the size, in the order of the axes (Y,X).",
+        )
+    return tuple(slice(max(0, a), b) for a, b in zip(start, stop, strict=True))
 
 
 def _rim(mask: NDArray[np.bool_], width: int) -> NDArray[np.float32]:

@@ -12,6 +12,7 @@ from seglens.core.boxes import at_box, moved
 from seglens.models.classes import joined, shares
 from seglens.models.predict import make_grid
 from seglens.models.segmentation import SegmentationModel
+from seglens.models.spec import ModelSpec
 from seglens.models.tiles import Grid, Tile, ramp
 
 NOTHING = -1e4  # log-probability where no tile answers
@@ -20,8 +21,8 @@ NOTHING = -1e4  # log-probability where no tile answers
 class TiledModel(SegmentationModel):
     """The same network, tile by tile; the probabilities of tiles that overlap are blended.
 
-    What :meth:`logits` answers is the logarithm of the blended probabilities: their difference is that of the
-    logits of a single tile, and their largest is the class that prediction draws.
+    What :meth:`logits` answers are a tile's own logits, and between tiles logits of the blended probabilities, so that
+    the largest is the class that prediction draws everywhere.
 
     Args:
         model: the model.
@@ -60,7 +61,7 @@ class TiledModel(SegmentationModel):
         return _Part(self, [(_shifted(t, corner), ramp(t, grid.overlap)) for t in inside])
 
     def logits(self, x: Tensor) -> Tensor:
-        """Log-probabilities (N, K, *space) of input (N, C, *space); see :class:`SegmentationModel`."""
+        """Logits (N, K, *space) of input (N, C, *space); see :class:`SegmentationModel`."""
         self._check_input(x)
         grid = self.grid(tuple(x.shape[2:]))
         if len(grid) == 1:
@@ -69,16 +70,50 @@ class TiledModel(SegmentationModel):
 
     def blended(self, x: Tensor, tiles: Sequence[tuple[Tile, object]]) -> Tensor:
         """Tiles one after the other, joined by their weights."""
-        over = self.spec.overlapping
-        count = 2 * (len(self.spec.classes) - 1) if over else len(self.spec.classes)
-        out = x.new_full((len(x), count, *x.shape[2:]), NOTHING)
+        out = Blended(len(x), self.spec, x)
         for tile, weights in tiles:
-            part = shares(self.whole.logits(x[at_box(tile.read)]), over)[at_box(tile.inner)]
-            weighted = part + torch.as_tensor(weights).to(x).log()
-            where = at_box(tile.core)
-            # a copy of what stood there: a gradient may need it after the next tile has written over it
-            out[where] = torch.logaddexp(out[where].clone(), weighted)
-        return joined(out, over)
+            out.add(self.whole.logits(x[at_box(tile.read)])[at_box(tile.inner)], tile, torch.as_tensor(weights).to(x))
+        return out.logits()
+
+
+class Blended:
+    """Logits of tiles that overlap.
+
+    Where one tile answers alone it is taken as it is. Elsewhere probabilities are blended, as prediction blends them,
+    at the level that the tiles' logits have in the mean.
+
+    Args:
+        count: images.
+        spec: of the model.
+        like: gives size of space, device and kind of number.
+    """
+
+    def __init__(self, count: int, spec: ModelSpec, like: Tensor) -> None:
+        """Nothing answers yet."""
+        self._over, classes, space = spec.overlapping, len(spec.classes), like.shape[2:]
+        self._alone = torch.zeros(space, dtype=torch.bool, device=like.device)
+        self._plain = like.new_zeros(count, classes, *space)
+        self._level = like.new_zeros(count, 1, *space)
+        self._shares = like.new_full((count, 2 * (classes - 1) if self._over else classes, *space), NOTHING)
+
+    def add(self, logits: Tensor, tile: Tile, weights: Tensor) -> None:
+        """A tile's logits (N, K, *core) and their weights (*core)."""
+        where, alone = at_box(tile.core), (weights == 1).expand(logits.shape[2:])
+        self._alone[tile.core] |= alone
+        # copies of what stood there: a gradient may need it after the next tile has written over it
+        self._plain[where] = torch.where(alone, logits, self._plain[where].clone())
+        if bool(alone.all()):
+            return
+        self._level[where] = self._level[where].clone() + weights * logits.logsumexp(1, keepdim=True)
+        weighted = shares(logits, self._over) + weights.log()
+        self._shares[where] = torch.logaddexp(self._shares[where].clone(), weighted)
+
+    def logits(self) -> Tensor:
+        """Of all tiles, (N, K, *space)."""
+        if bool(self._alone.all()):
+            return self._plain
+        blended = joined(self._shares, self._over)
+        return torch.where(self._alone, self._plain, blended if self._over else blended + self._level)
 
 
 class _Part(SegmentationModel):

@@ -99,7 +99,10 @@ def start(case: Case, fill: FillName) -> Tensor:
     Raises:
         BadParameter: a fill that depends on what is covered.
     """
-    return starts(case, fill) if case.reference else case.fill(fill)
+    made = starts(case, fill) if case.reference else case.fill(fill)
+    if torch.equal(made, case.x):
+        case.run.note(f"The image is compared with itself ({start_named(case, fill)}), so all of the map is zero.")
+    return made
 
 
 def start_named(case: Case, fill: str) -> str:
@@ -141,7 +144,7 @@ def check_references(case: Case) -> None:
             here, there = ("×".join(map(str, shape)) for shape in (case.shape, size))
             raise ImageMismatch(
                 f"Paths start at the reference images, and {one.name} has {there} pixels, the image {here}.",
-                fix="Choose reference images of the size of the image, or crop both alike.",
+                fix="Choose reference images of that size; for a part of an image, save the same part of a reference.",
             )
 
 
@@ -199,11 +202,11 @@ def warn(case: Case, total: float, start: float, path: list[tuple[float, float]]
     if not what:
         return
     early = [(at, (score - start) / change) for at, score in path if 0 < at <= EARLY and change]
-    if early and abs(early[-1][1]) > 0.5:
+    if early and abs(early[-1][1]) > 0.5 and case.sees_everywhere:
         at, part = early[-1]
         case.run.note(
             f"{what} {part:.0%} of the change happens in the first {at:.1%} of the path: the network evens out "
-            "contrast, as instance norm does, and more steps will not help. Start from an image that is not of one "
+            "contrast, as instance norm does, and more steps hardly help. Start from an image that is not of one "
             f"colour, such as {' or '.join(f'fill={other}' for other in ('blur', 'noise') if other != fill)}."
         )
     else:

@@ -65,4 +65,4 @@ def conservation(case: Case, flow: Flow) -> tuple[Figure, str]:
     if worst is None or not flow.start or abs(worst.leak) < 0.01 * abs(flow.start):
         return figure, told + "."
     share = worst.leak / flow.start
-    return figure, f"{told}; biases and constants absorb the rest, most of it ({share:.1%}) in {worst.layer}."
+    return figure, f"{told}; biases and constants absorb the rest, the largest part ({share:.1%}) in {worst.layer}."
