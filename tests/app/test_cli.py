@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -436,6 +437,21 @@ def test_each_object_hears_the_other_options(tmp_path: Path) -> None:
         refused = ask(tmp_path / more[0], *common, *more, method="occlusion")
         assert refused.exit_code == 2
         assert "given together" in refused.output
+
+
+def test_each_object_has_its_own_notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_of = METHODS["occlusion"].run
+
+    def noting(self: Any, case: Any) -> Any:
+        case.run.note(f"It has {case.target.pixels} pixels.")
+        return run_of(self, case)
+
+    monkeypatch.setattr(METHODS["occlusion"], "run", noting)
+    result = ask(tmp_path, "--class", "cell", "--each-object", "--stride", "8")
+    assert result.exit_code == 0, result.output
+    sizes = [row.split(",")[2] for row in (tmp_path / "out" / "objects.csv").read_text().splitlines()[2:]]
+    for number, size in enumerate(sizes, 1):
+        assert f"Note: object {number}: It has {size} pixels." in result.stderr
 
 
 def test_a_comparison_of_fills_that_all_refuse_is_one_sentence(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from seglens.app.commands._options import (
     run_options,
     target,
     target_options,
+    tell,
     working,
 )  # fmt: skip
 from seglens.core.catalogue import METHODS
@@ -166,6 +167,8 @@ def _each(recipe: Method, picture: Any, model: Any, like: Any, options: dict[str
         )
     targets = each_object(picture, model, like, run=more["run"], tile=more["tile"])
     answers = explain_each(recipe, picture, model, targets, **more)
+    numbers = [one.describe()["region"]["number"] for one in targets]
+    more["run"].on_note = lambda text: tell(f"object {numbers[len(rows['object'])]}: {text}")
     rows: dict[str, list[Any]] = {"object": [], "class": [], "pixels": [], "score": [], "answer": []}
     with new_folder(options["out"]) as out:
         for answer in answers:
