@@ -522,7 +522,7 @@ def test_a_reference_that_a_command_cannot_name_is_a_gap(tmp_path: Path) -> None
     ("method", "words", "what", "fix"),
     [
         ("u-noise", ["--reference", "none.npy"], "There is no file none.npy", "Check the path"),
-        ("occlusion", ["--reference", "OTHER"], "Occlusion compares with no other images, and 1 were given",
+        ("occlusion", ["--reference", "OTHER"], "Occlusion compares with no other images, and 1 was given",
          "Leave out --reference"),
         ("u-noise", ["--reference", "WIDE"], "wide has axes ZYX", "--select"),
     ],

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from seglens.core.errors import BadParameter, ImageMismatch, MissingNeed
 from seglens.core.image import Image
 from seglens.core.method import Method, Need
+from seglens.core.plural import plural
 from seglens.core.run import Run
 from seglens.core.target import Painted, Target
 from seglens.engine.case import Case
@@ -51,7 +52,7 @@ def resolve(
         later: leave the pass to whoever first asks the case for what it tells; its errors come then.
 
     Raises:
-        ImageMismatch: the image does not fit the model, is constant, or holds NaN.
+        ImageMismatch: the image does not fit the model, or cannot fit both models; it is constant, or holds NaN.
         NoSuchRegion: the region is empty or outside.
         UnknownName: no such class.
         MissingNeed: the method needs what is not here.
@@ -60,6 +61,8 @@ def resolve(
     """
     if method is not None:
         check_needs(method, model, reference=reference, annotation=annotation, second_model=second_model, bank=bank)
+    if second_model is not None:
+        check_alike(model, second_model)
     for one in (*reference, image):
         check_fits(one, model.spec)
     check_size(image, model)
@@ -81,6 +84,20 @@ def resolve(
     if method is not None:
         method.check(case)
     return case
+
+
+def check_alike(model: SegmentationModel, second: SegmentationModel) -> None:
+    """Refuse two models that cannot look at the same image.
+
+    Raises:
+        ImageMismatch: they expect other axes, or another number of channels.
+    """
+    one, other = (f"{m.spec.axes} with {plural(len(m.spec.channels), 'channel')}" for m in (model, second))
+    if one != other:
+        raise ImageMismatch(
+            f"Both models look at the same image, but {model.spec.name} expects {one} and {second.spec.name} {other}.",
+            fix=f"Choose a second model that takes the images of {model.spec.name}.",
+        )
 
 
 def check_size(image: Image, model: SegmentationModel) -> None:
@@ -145,7 +162,7 @@ def check_needs(
             raise MissingNeed(f"{title} {what}.", fix=fix)
     if reference and Need.REFERENCE not in method.needs | method.takes:
         raise BadParameter(
-            f"{title} compares with no other images, and {len(reference)} were given.",
+            f"{title} compares with no other images, and {plural(len(reference), 'was', 'were')} given.",
             fix="Leave out --reference, or choose a method that takes it (`seglens methods` tells which).",
         )
     if second_model is not None and Need.SECOND_MODEL not in method.needs | method.takes:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from seglens.core.errors import MissingNeed
+from seglens.core.errors import MissingNeed, UnknownName
 from seglens.core.explanation import Explanation, Figure, Layer, Table
 from seglens.core.method import Fidelity, Need
 from seglens.core.param import Param
@@ -72,7 +72,10 @@ class CrossModelCAM(LayerMethod):
         """The second model, asked about the same pixels."""
         if case.second is None:
             raise MissingNeed(f"{self.title} compares two models, and one was given.", fix="Add a second model.")
-        index = case.second.model.spec.class_index(self.second_class or case.target.name)
+        try:
+            index = case.second.model.spec.class_index(self.second_class or case.target.name)
+        except UnknownName as error:
+            raise UnknownName(error.what, fix=f"{error.fix} Name one of them with --second-class.") from error
         return case.second.about(replace(case.second.target, index=index, weights=case.target.weights))
 
     def _cam(self, case: Case, wanted: str | None) -> tuple[NDArray[np.float32], str, tuple[int, ...]]:
