@@ -590,6 +590,8 @@ def test_one_method_at_every_depth(tmp_path: Path) -> None:
         ("occlusion", ["--all-depths"], "Occlusion looks at no layer"),
         ("seg-grad-cam", ["--all-depths", "--all-layers"], "--all-depths and --all-layers were given together"),
         ("seg-grad-cam", ["--all-depths", "--tile", "16"], "--all-depths was given with --tile"),
+        ("seg-grad-cam", ["--all-depths", "--layer", "features"], "--layer features was given with --all-depths"),
+        ("seg-grad-cam", ["--all-layers", "--layer", "features"], "--layer features was given with --all-layers"),
     ],
 )
 def test_depths_that_cannot_be_asked(tmp_path: Path, method: str, words: list[str], what: str) -> None:

@@ -61,6 +61,7 @@ def resolve(
     """
     if method is not None:
         check_needs(method, model, reference=reference, annotation=annotation, second_model=second_model, bank=bank)
+        _note_unused_fill(method, reference, run)
     if second_model is not None:
         check_alike(model, second_model)
     for one in (*reference, image):
@@ -113,6 +114,15 @@ def check_size(image: Image, model: SegmentationModel) -> None:
             f"{image.name} has {'×'.join(map(str, sizes))} pixels, too many to explain in one piece.",
             fix=f"Explain a part of it: choose View or a region in the viewer, or --crop {middle}.",
         )
+
+
+def _note_unused_fill(method: Method, reference: tuple[Image, ...], run: Run) -> None:
+    """Say that a fill is not looked at; nobody chose the one that is there by default."""
+    fill = next((p for p in method.parameters() if p.name == "fill"), None)
+    chosen = method.values().get("fill")
+    if reference and Need.REFERENCE in method.takes and fill is not None and chosen != fill.default:
+        given = "reference image takes" if len(reference) == 1 else "reference images take"
+        run.note(f"The {given} the place of fill={chosen}.")
 
 
 def check_needs(
