@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import subprocess
 import sys
@@ -13,11 +14,12 @@ import tifffile
 import seglens
 from hand import Context, Deep, cell_target, context_image, small_image, wrap
 from seglens.app.cli import main as cli  # noqa: F401  # the console script must import
-from seglens.core.errors import MissingNeed
+from seglens.core.errors import BadParameter, MissingNeed
 from seglens.core.explanation import Explanation, Layer, Record
 from seglens.core.method import Artefact, Method, Need
 from seglens.core.rerun import as_cli, as_python
 from seglens.core.run import Run
+from seglens.core.saving import save_record
 from seglens.core.target import Border, Box, Object, Painted, Point, Target
 from seglens.session import _cost_told, explain
 
@@ -87,6 +89,52 @@ def test_every_region_has_its_words(region, words):
     code = as_python(record)
     made = eval(code[code.index("seglens.Target(") : code.index("\nexplanation")])
     assert made.region == region
+
+
+def told():
+    return Record("occlusion", {"window": 8}, Target("cell").describe(), {"source": "m"}, {"source": "a.tif"}, 0, {},
+                  "cpu", {}, 0)  # fmt: skip
+
+
+@pytest.mark.parametrize("words", [as_cli, as_python])
+def test_a_record_may_come_from_its_file(words, tmp_path):
+    wanted = words(told())
+    file = save_record(told(), tmp_path)
+    assert words(file) == words(str(file)) == words(tmp_path) == wanted
+    assert words(told().to_dict()) == words(json.loads(file.read_text())) == wanted
+
+
+@pytest.mark.parametrize(
+    ("given", "what", "fix"),
+    [
+        ([{}, {}], "A list of 2 is no record", "answer.record"),
+        (None, "A NoneType is no record", "json.load"),
+        ({"method": "occlusion"}, "parameters is missing, target is missing", "seglens explain"),
+        (told().to_dict() | {"more": 1, "image": "a"}, "more is unknown, image is no table", "seglens explain"),
+    ],
+)
+def test_what_is_no_record_is_refused_in_words(given, what, fix, tmp_path):
+    for words in (as_cli, as_python):
+        with pytest.raises(BadParameter, match=what) as caught:
+            words(given)
+        assert fix in caught.value.fix
+    # the same from a file
+    (tmp_path / "record.json").write_text(json.dumps(given))
+    with pytest.raises(BadParameter, match=what):
+        as_cli(tmp_path)
+
+
+def test_a_file_that_holds_no_record_is_refused_in_words(tmp_path):
+    with pytest.raises(BadParameter, match=r"There is no record at .*none\.json"):
+        as_cli(tmp_path / "none.json")
+    (tmp_path / "object-0001").mkdir()
+    save_record(told(), tmp_path / "object-0001")
+    with pytest.raises(BadParameter, match="There is no record at") as caught:
+        as_cli(tmp_path)
+    assert "object-0001" in caught.value.fix
+    (tmp_path / "text.txt").write_text("occlusion")
+    with pytest.raises(BadParameter, match=r"text\.txt cannot be read"):
+        as_cli(tmp_path / "text.txt")
 
 
 def test_record_tells_what_was_asked_and_what_it_cost():

@@ -125,6 +125,8 @@ def test_what_cannot_be_asked_is_said():
     image, target = question()
     with pytest.raises(BadParameter, match="Occlusion looks at no layer"):
         list(explain_layers("occlusion", image, network(), target))
+    with pytest.raises(BadParameter, match=r"layer=encoder\.0 was given"):
+        list(explain_layers("seg-grad-cam", image, network(), target, layer="encoder.0"))
     model = network()
     model.layered = False
     with pytest.raises(MissingNeed):

@@ -64,13 +64,18 @@ def explain_layers(
             :func:`seglens.session.explain` takes them; the parameter that names the layer is set here.
 
     Raises:
-        BadParameter: the method looks at no layer, or refuses every one.
+        BadParameter: the method looks at no layer, or refuses every one; or its layer is among the parameters.
         UnknownName: there is no such layer.
         SegLensError: as :func:`seglens.session.explain`.
     """
     run, target = run or Run(), target or Target()
     recipe = METHODS[method].from_values(parameters) if isinstance(method, str) else method
     name = parameter_of(recipe)
+    if parameters.get(name) is not None:
+        raise BadParameter(
+            f"{name}={parameters[name]} was given, and {recipe.title} is to be asked at layer after layer.",
+            fix=f"Leave out {name}, or name it in at=[{parameters[name]!r}].",
+        )
     refused: BadParameter | None = None
     answered = False
     with at_rest(model):

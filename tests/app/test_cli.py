@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -438,6 +439,21 @@ def test_each_object_hears_the_other_options(tmp_path: Path) -> None:
         assert "given together" in refused.output
 
 
+def test_each_object_has_its_own_notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_of = METHODS["occlusion"].run
+
+    def noting(self: Any, case: Any) -> Any:
+        case.run.note(f"It has {case.target.pixels} pixels.")
+        return run_of(self, case)
+
+    monkeypatch.setattr(METHODS["occlusion"], "run", noting)
+    result = ask(tmp_path, "--class", "cell", "--each-object", "--stride", "8")
+    assert result.exit_code == 0, result.output
+    sizes = [row.split(",")[2] for row in (tmp_path / "out" / "objects.csv").read_text().splitlines()[2:]]
+    for number, size in enumerate(sizes, 1):
+        assert f"Note: object {number}: It has {size} pixels." in result.stderr
+
+
 def test_a_comparison_of_fills_that_all_refuse_is_one_sentence(tmp_path: Path) -> None:
     words = ["--class", "cell", "--compare-fills", "--solver", "least-squares", "--samples", "8"]
     result = ask(tmp_path, *words, method="kernel-shap")
@@ -506,7 +522,7 @@ def test_a_reference_that_a_command_cannot_name_is_a_gap(tmp_path: Path) -> None
     ("method", "words", "what", "fix"),
     [
         ("u-noise", ["--reference", "none.npy"], "There is no file none.npy", "Check the path"),
-        ("occlusion", ["--reference", "OTHER"], "Occlusion compares with no other images, and 1 were given",
+        ("occlusion", ["--reference", "OTHER"], "Occlusion compares with no other images, and 1 was given",
          "Leave out --reference"),
         ("u-noise", ["--reference", "WIDE"], "wide has axes ZYX", "--select"),
     ],
@@ -574,6 +590,8 @@ def test_one_method_at_every_depth(tmp_path: Path) -> None:
         ("occlusion", ["--all-depths"], "Occlusion looks at no layer"),
         ("seg-grad-cam", ["--all-depths", "--all-layers"], "--all-depths and --all-layers were given together"),
         ("seg-grad-cam", ["--all-depths", "--tile", "16"], "--all-depths was given with --tile"),
+        ("seg-grad-cam", ["--all-depths", "--layer", "features"], "--layer features was given with --all-depths"),
+        ("seg-grad-cam", ["--all-layers", "--layer", "features"], "--layer features was given with --all-layers"),
     ],
 )
 def test_depths_that_cannot_be_asked(tmp_path: Path, method: str, words: list[str], what: str) -> None:

@@ -53,10 +53,14 @@ def test_structure_of_a_map_of_a_few_pixels_is_a_number():
     assert structure(two, more) < 1
 
 
-def test_a_map_that_is_the_same_everywhere_has_no_order():
-    flat = np.ones((9, 9))
-    assert rank_correlation(flat, flat) == 1
-    assert rank_correlation(flat, np.arange(81.0).reshape(9, 9)) == 0
+@pytest.mark.parametrize("level", [0.0, 1.0, np.linspace(1, 1 + 1e-8, 81).reshape(9, 9)])
+def test_a_map_that_is_the_same_everywhere_agrees_and_disagrees_with_nothing(level):
+    same, steps = np.zeros((9, 9)) + level, np.arange(81.0).reshape(9, 9)
+    for one, other in ((same, same), (same, steps), (steps, same)):
+        assert np.isnan(rank_correlation(one, other))
+        assert np.isnan(structure(one, other))
+        assert np.isnan(top_overlap(one, other, 0.2))
+    assert np.isfinite(rank_correlation(steps, steps * 1e-30))
 
 
 def test_the_strongest_places_are_counted():

@@ -222,3 +222,29 @@ def test_where_nothing_speaks_for_the_class_the_answer_says_so():
     answer = explain("concept-relevance", image, wrap(Against(), channels=2), target, layer="seen")
     assert "Nothing in the region speaks for it" in answer.text
     assert not answer.map.data.any()
+
+
+class Skipped(nn.Module):
+    """What is seen goes on over a skip; of what a coarse layer sees little is used."""
+
+    def __init__(self, share):
+        super().__init__()
+        self.down, self.mix, self.head = nn.Conv2d(1, 3, 1), nn.Conv2d(4, 5, 1), nn.Conv2d(5, 2, 1)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.fill_(0.0 if parameter.ndim == 1 else 1.0)
+            self.mix.weight[:, 1:] = share
+            self.head.weight[0] = 0
+
+    def forward(self, x):
+        coarse = F.interpolate(self.down(F.avg_pool2d(x, 2)), scale_factor=2.0)
+        return self.head(F.relu(self.mix(torch.cat([x, coarse], 1))))
+
+
+@pytest.mark.parametrize(("share", "told"), [(0.01, True), (1.0, False)])
+def test_where_next_to_nothing_passes_a_layer_another_one_is_named(share, told):
+    target = Target(1, Painted(np.ones((24, 28), bool)))
+    image = Image(np.random.default_rng(0).random((1, 24, 28), np.float32), "CYX")
+    answer = explain("concept-relevance", image, wrap(Skipped(share), divisor=2), target, layer="down")
+    assert "of the relevance passes down; the rest" in answer.text
+    assert ("100% passes mix: try that layer." in answer.text) == told

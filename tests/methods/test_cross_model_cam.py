@@ -13,7 +13,7 @@ from torch import nn
 
 import seglens
 from hand import CONV, small_image, wrap
-from seglens.core.errors import BadParameter, MissingNeed, UnknownName
+from seglens.core.errors import BadParameter, ImageMismatch, MissingNeed, UnknownName
 from seglens.core.image import Image
 from seglens.core.run import Run
 from seglens.core.target import Painted, Predicted, Target
@@ -130,12 +130,25 @@ def test_both_are_asked_about_the_same_pixels_wherever_the_second_draws_the_clas
     np.testing.assert_allclose(answer.layers[1].data, alone, atol=1e-5)
 
 
+@pytest.mark.parametrize("channels", [(1, 3), (3, 1)])
+def test_models_of_other_channels_are_told_apart_before_the_image_is_blamed(channels):
+    nets = [wrap(CONV[2](n, 2, 3, padding=1), channels=n) for n in channels]
+    nets[1].spec = nets[1].spec.with_(name="other")
+    image, mask = small_image(side=32), np.ones((32, 32), bool)
+    with pytest.raises(ImageMismatch) as caught:
+        explain("cross-model-cam", image, nets[0], Target(1, Painted(mask)), second_model=nets[1])
+    told = [f"{n} channel{'s' if n > 1 else ''}" for n in channels]
+    assert f"hand expects YX with {told[0]} and other YX with {told[1]}." in caught.value.what
+    assert caught.value.fix == "Choose a second model that takes the images of hand."
+
+
 def test_a_class_of_another_name_has_to_be_named():
     image, mask = question()
     one, two = model_of(unet()), model_of(unet(), classes=("rest", "nucleus"))
     target = Target("cell", Painted(mask))
-    with pytest.raises(UnknownName, match="cell"):
+    with pytest.raises(UnknownName, match="cell") as caught:
         explain("cross-model-cam", image, one, target, second_model=two)
+    assert caught.value.fix == "hand knows: 0 rest, 1 nucleus. Name one of them with --second-class."
     answer = explain("cross-model-cam", image, one, target, second_model=two, second_class="nucleus")
     assert told(answer)["rank correlation"] == pytest.approx(1)
 
@@ -218,4 +231,8 @@ def test_a_class_of_a_model_of_one_output_may_be_the_second():
     # its background is a constant, of which nothing speaks
     answer = explain("cross-model-cam", image, one, target, second_model=second, second_class="rest")
     assert not answer.layers[1].data.any()
-    assert "no order to compare" in answer.text
+    values = told(answer)
+    assert all(np.isnan(values[k]) for k in list(values)[:3])
+    assert "nothing to compare in the map of second: hand (zero everywhere):" in answer.text
+    assert "first: hand (" not in answer.text
+    assert "nan" not in answer.text

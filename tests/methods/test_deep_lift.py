@@ -190,6 +190,18 @@ def test_one_reference_image_is_the_baseline_and_several_are_refused():
     assert [layer.name for layer in wanted.layers] == ["DeepLiftSHAP"]  # nothing deviates from itself
 
 
+@pytest.mark.parametrize("method", ["deep-lift", "input-x-gradient"])
+def test_a_fill_whose_place_a_reference_takes_is_told(method):
+    def notes(**given):
+        return explain(method, picture(), model, target, **given).record.notes
+
+    model, target = wrap(Functional(), divisor=2), Target(1, painted())
+    note = "The reference image takes the place of fill=black."
+    assert note in notes(reference=(picture(seed=3),), fill="black")
+    assert not [n for n in notes(reference=(picture(seed=3),)) if "fill" in n]
+    assert note not in notes(fill="black")
+
+
 def test_references_of_another_size_are_refused():
     with pytest.raises(ImageMismatch, match="24×27"):
         explain(

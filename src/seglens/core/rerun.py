@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
+from seglens.core.errors import BadParameter
 from seglens.core.explanation import Record
+from seglens.core.saving import RECORD
 
 PLACE = "IMAGE"
+NESTED = ("parameters", "target", "model", "image")  # entries of a record that have entries of their own
+
+Recorded = Record | Mapping[str, Any] | str | PathLike[str]
 
 # Options of `seglens explain` that are its own, as parameters would name them: a parameter of such a name gets the
 # prefix that `flag` gives it.
@@ -25,17 +34,21 @@ def flag(parameter: str) -> str:
     return f"--{'method-' if parameter in RESERVED else ''}{parameter.replace('_', '-')}"
 
 
-def as_cli(record: Record, *, out: str = "explanation") -> str:
+def as_cli(record: Recorded, *, out: str = "explanation") -> str:
     """The command that gives the same result.
 
     Args:
-        record: the record of an explanation.
+        record: the record of an explanation, the same as JSON has it, or the path of ``record.json`` or its folder.
         out: folder named in the command.
 
     Returns:
         One line; an image that never was a file stands as ``IMAGE``, a mask that never was as ``MASK``. So does a
         reference that was read in another way than the image, which the command cannot say.
+
+    Raises:
+        BadParameter: that is no record.
     """
+    record = read_record(record)
     image = record.image
     words = ["seglens", "explain", record.method, image.get("source") or PLACE, "--model", record.model["source"]]
     for name, value in record.model.get("options", {}).items():
@@ -60,8 +73,16 @@ def as_cli(record: Record, *, out: str = "explanation") -> str:
     return shlex.join(words)
 
 
-def as_python(record: Record) -> str:
-    """A short script that gives the same result."""
+def as_python(record: Recorded) -> str:
+    """A short script that gives the same result.
+
+    Args:
+        record: as :func:`as_cli` takes it.
+
+    Raises:
+        BadParameter: that is no record.
+    """
+    record = read_record(record)
     image = record.image
     steps = [f"image = seglens.open_image({image.get('source') or PLACE!r}{_axes(image)})"]
     if image.get("select"):
@@ -89,6 +110,53 @@ def as_python(record: Record) -> str:
 def as_json(record: Record) -> str:
     """The record as text."""
     return json.dumps(record.to_dict(), indent=2, default=str)
+
+
+def read_record(given: Recorded) -> Record:
+    """A record, from one, from what :meth:`Record.to_dict` or JSON made of it, or from a file or its folder.
+
+    Raises:
+        BadParameter: that is no record, or there is none.
+    """
+    if isinstance(given, Record):
+        return given
+    if isinstance(given, str | PathLike):
+        return _from_file(Path(given).expanduser())
+    return _from_data(given)
+
+
+def _from_data(given: Any) -> Record:
+    if not isinstance(given, Mapping):
+        many = f" of {len(given)}" if isinstance(given, list) else ""
+        raise BadParameter(
+            f"A {type(given).__name__}{many} is no record of an explanation.",
+            fix=f"Give answer.record, what json.load reads of one {RECORD}, or the path of that file.",
+        )
+    known = {f.name: f.default is MISSING and f.default_factory is MISSING for f in fields(Record)}
+    wrong = [f"{name} is missing" for name, needed in known.items() if needed and name not in given]
+    wrong += [f"{name} is unknown" for name in given if name not in known]
+    wrong += [f"{name} is no table" for name in NESTED if name in given and not isinstance(given[name], Mapping)]
+    if wrong:
+        raise BadParameter(
+            f"This is no record of an explanation: {', '.join(wrong)}.",
+            fix=f"Give all that {RECORD} holds, as `seglens explain` wrote it.",
+        )
+    return Record.from_dict(dict(given))
+
+
+def _from_file(path: Path) -> Record:
+    file = path / RECORD if path.is_dir() else path
+    if not file.is_file():
+        inside = sorted(one.parent for one in path.glob(f"*/{RECORD}"))
+        many = f"one of the folders in it, such as {inside[0]}" if inside else f"the path of a {RECORD}, or its folder"
+        raise BadParameter(f"There is no record at {file}.", fix=f"Give {many}.")
+    try:
+        held = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadParameter(
+            f"{file} cannot be read: {error}.", fix=f"Give a {RECORD} that `seglens explain` wrote."
+        ) from error
+    return _from_data(held)
 
 
 def _options(model: dict[str, Any]) -> str:

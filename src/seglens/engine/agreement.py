@@ -1,7 +1,11 @@
-"""How alike two maps are: by rank, by structure, and in their strongest places."""
+"""How alike two maps are: by rank, by structure, and in their strongest places.
+
+A map that is the same everywhere has no order, no structure and no strongest place: beside one, all these are NaN.
+"""
 
 from __future__ import annotations
 
+from math import nan
 from typing import Any
 
 import numpy as np
@@ -12,14 +16,19 @@ from skimage.metrics import structural_similarity
 Map = NDArray[Any]
 WINDOW = 7  # pixels, of the structural similarity
 NARROW = 3  # pixels that the smallest window needs
+FLAT = 1e-6  # of the largest size: a map that varies less is the same everywhere, but for rounding
+
+
+def flat(values: Map) -> bool:
+    """Whether a map is the same everywhere."""
+    return float(np.ptp(values)) <= FLAT * float(np.abs(values).max())
 
 
 def rank_correlation(one: Map, other: Map) -> float:
-    """Spearman's, over all pixels; of a map that is the same everywhere 1 with itself, 0 with any other."""
-    a, b = rankdata(one.ravel()), rankdata(other.ravel())
-    if a.std() == 0 or b.std() == 0:
-        return float(np.array_equal(one, other))
-    return float(np.corrcoef(a, b)[0, 1])
+    """Spearman's, over all pixels."""
+    if flat(one) or flat(other):
+        return nan
+    return float(np.corrcoef(rankdata(one.ravel()), rankdata(other.ravel()))[0, 1])
 
 
 def structure(one: Map, other: Map) -> float:
@@ -27,6 +36,8 @@ def structure(one: Map, other: Map) -> float:
 
     Along an axis of fewer than three pixels no window moves: it is the mean over the slices there.
     """
+    if flat(one) or flat(other):
+        return nan
     a, b = (m / max(float(np.abs(m).max()), 1e-12) for m in (one.astype(np.float64), other.astype(np.float64)))
     thin = [axis for axis, n in enumerate(a.shape) if n < NARROW]
     if len(thin) == a.ndim:
@@ -40,6 +51,8 @@ def structure(one: Map, other: Map) -> float:
 
 def top_overlap(one: Map, other: Map, share: float) -> float:
     """Intersection over union of the strongest share (0 to 1) of the pixels of each; ties are all in."""
+    if flat(one) or flat(other):
+        return nan
     count = max(1, round(share * one.size))
     tops = [m >= np.partition(m.ravel(), m.size - count)[m.size - count] for m in (one, other)]
     return float((tops[0] & tops[1]).sum() / (tops[0] | tops[1]).sum())

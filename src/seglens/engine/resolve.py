@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from seglens.core.errors import BadParameter, ImageMismatch, MissingNeed
 from seglens.core.image import Image
 from seglens.core.method import Method, Need
+from seglens.core.plural import plural
 from seglens.core.run import Run
 from seglens.core.target import Painted, Target
 from seglens.engine.case import Case
@@ -51,7 +52,7 @@ def resolve(
         later: leave the pass to whoever first asks the case for what it tells; its errors come then.
 
     Raises:
-        ImageMismatch: the image does not fit the model, is constant, or holds NaN.
+        ImageMismatch: the image does not fit the model, or cannot fit both models; it is constant, or holds NaN.
         NoSuchRegion: the region is empty or outside.
         UnknownName: no such class.
         MissingNeed: the method needs what is not here.
@@ -60,6 +61,9 @@ def resolve(
     """
     if method is not None:
         check_needs(method, model, reference=reference, annotation=annotation, second_model=second_model, bank=bank)
+        _note_unused_fill(method, reference, run)
+    if second_model is not None:
+        check_alike(model, second_model)
     for one in (*reference, image):
         check_fits(one, model.spec)
     check_size(image, model)
@@ -83,6 +87,20 @@ def resolve(
     return case
 
 
+def check_alike(model: SegmentationModel, second: SegmentationModel) -> None:
+    """Refuse two models that cannot look at the same image.
+
+    Raises:
+        ImageMismatch: they expect other axes, or another number of channels.
+    """
+    one, other = (f"{m.spec.axes} with {plural(len(m.spec.channels), 'channel')}" for m in (model, second))
+    if one != other:
+        raise ImageMismatch(
+            f"Both models look at the same image, but {model.spec.name} expects {one} and {second.spec.name} {other}.",
+            fix=f"Choose a second model that takes the images of {model.spec.name}.",
+        )
+
+
 def check_size(image: Image, model: SegmentationModel) -> None:
     """Refuse what cannot be explained in one piece.
 
@@ -96,6 +114,15 @@ def check_size(image: Image, model: SegmentationModel) -> None:
             f"{image.name} has {'×'.join(map(str, sizes))} pixels, too many to explain in one piece.",
             fix=f"Explain a part of it: choose View or a region in the viewer, or --crop {middle}.",
         )
+
+
+def _note_unused_fill(method: Method, reference: tuple[Image, ...], run: Run) -> None:
+    """Say that a fill is not looked at; nobody chose the one that is there by default."""
+    fill = next((p for p in method.parameters() if p.name == "fill"), None)
+    chosen = method.values().get("fill")
+    if reference and Need.REFERENCE in method.takes and fill is not None and chosen != fill.default:
+        given = "reference image takes" if len(reference) == 1 else "reference images take"
+        run.note(f"The {given} the place of fill={chosen}.")
 
 
 def check_needs(
@@ -145,7 +172,7 @@ def check_needs(
             raise MissingNeed(f"{title} {what}.", fix=fix)
     if reference and Need.REFERENCE not in method.needs | method.takes:
         raise BadParameter(
-            f"{title} compares with no other images, and {len(reference)} were given.",
+            f"{title} compares with no other images, and {plural(len(reference), 'was', 'were')} given.",
             fix="Leave out --reference, or choose a method that takes it (`seglens methods` tells which).",
         )
     if second_model is not None and Need.SECOND_MODEL not in method.needs | method.takes:

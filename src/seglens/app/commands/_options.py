@@ -195,13 +195,14 @@ def working(seed: int) -> Iterator[Run]:
     """A run whose progress is shown on a terminal, and whose notes are told."""
     bar = _Bar() if sys.stderr.isatty() else None
     try:
-        yield Run(seed=seed, on_progress=bar.move if bar else None, on_note=_note)
+        yield Run(seed=seed, on_progress=bar.move if bar else None, on_note=tell)
     finally:
         if bar is not None:
             bar.close()
 
 
-def _note(text: str) -> None:
+def tell(text: str) -> None:
+    """Show a note on the terminal."""
     click.echo(f"Note: {text}", err=True)
 
 

@@ -21,6 +21,7 @@ from seglens.app.commands._options import (
     run_options,
     target,
     target_options,
+    tell,
     working,
 )  # fmt: skip
 from seglens.core.catalogue import METHODS
@@ -92,7 +93,7 @@ def _further() -> list[click.Parameter]:
             ["--precision"], section=RUN, type=click.Choice(get_args(Precision)), default="full", show_default=True,
             help="bf16 and fp16 are previews: faster, and logits move.",
         ),
-        Option(["--each-object"], section=TARGET, is_flag=True, help="Every object of the class, for one run's work."),
+        Option(["--each-object"], section=TARGET, is_flag=True, help="Every object of the class, often in one run."),
         Option(["--compare-fills"], section=RUN, is_flag=True, help="Ask with every fill and show where they differ."),
         Option(["--all-depths"], section=RUN, is_flag=True, help="Ask at one layer for each depth of the network."),
         Option(["--all-layers"], section=RUN, is_flag=True, help="Ask at every layer that answers a map."),
@@ -166,6 +167,8 @@ def _each(recipe: Method, picture: Any, model: Any, like: Any, options: dict[str
         )
     targets = each_object(picture, model, like, run=more["run"], tile=more["tile"])
     answers = explain_each(recipe, picture, model, targets, **more)
+    numbers = [one.describe()["region"]["number"] for one in targets]
+    more["run"].on_note = lambda text: tell(f"object {numbers[len(rows['object'])]}: {text}")
     rows: dict[str, list[Any]] = {"object": [], "class": [], "pixels": [], "score": [], "answer": []}
     with new_folder(options["out"]) as out:
         for answer in answers:
@@ -187,7 +190,14 @@ def _strip(recipe: Method, picture: Any, model: Any, wanted: Any, options: dict[
 
     at: Which = "all" if options["all_layers"] else "depths"
     del more["tile"]
-    name, known = parameter_of(recipe), {info.name: info for info in layers_of(model, at)}
+    name = parameter_of(recipe)
+    if recipe.values()[name] is not None:
+        every = "--all-layers" if options["all_layers"] else "--all-depths"
+        raise BadParameter(
+            f"{flag(name)} {recipe.values()[name]} was given with {every}, which asks at one layer after another.",
+            fix=f"Leave out {flag(name)} or {every}.",
+        )
+    known = {info.name: info for info in layers_of(model, at)}
     rows: dict[str, list[Any]] = {"layer": [], "channels": [], "stride": [], "map": [], "largest": [], "answer": []}
     answers = []
     with new_folder(options["out"]) as out:

@@ -9,15 +9,16 @@ import torch
 from torch import Tensor
 
 from seglens.core.boxes import Box
-from seglens.core.errors import NoSuchRegion
+from seglens.core.errors import MissingNeed, NoSuchRegion
 from seglens.core.explanation import Table
 from seglens.core.image import Image
 from seglens.core.param import Param
 from seglens.core.target import Predicted, Target
 from seglens.engine.case import Case
+from seglens.engine.channels import stages
 from seglens.engine.replay import Replay
 from seglens.engine.resolve import resolve
-from seglens.engine.rules import Relevance, Trace
+from seglens.engine.rules import Flow, Relevance, Trace
 from seglens.models.classes import log_probability
 from seglens.models.layers import find_layer
 
@@ -68,6 +69,24 @@ def alone(came: Tensor, channel: int) -> Tensor:
     out = torch.zeros_like(came)
     out[:, channel] = came[:, channel]
     return out
+
+
+def part_of(whole: Flow, by_layer: Flow) -> float:
+    """How much of the whole came by a layer, in sizes."""
+    return float(by_layer.values.abs().sum() / whole.values.abs().sum())
+
+
+def passes_most(trace: Trace, start: Tensor, whole: Flow) -> tuple[str, float]:
+    """Of one layer at each depth the one by which most of the whole came, of equals the last; and its part."""
+    found, depths = [("", 0.0)], stages(trace.case.model)
+    for done, info in enumerate(depths):
+        trace.case.run.progress(done, len(depths), "layers")
+        try:
+            part = part_of(whole, trace.below(info.name, trace.at(info.name, start)))
+        except MissingNeed:  # nothing of the image comes there
+            continue
+        found.append((info.name, round(part, 2)))
+    return max(reversed(found), key=lambda one: one[1])
 
 
 def context(values: Tensor, region: Tensor) -> float:

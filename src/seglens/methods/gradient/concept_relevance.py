@@ -1,5 +1,6 @@
 """Concept relevance: the channels of a layer that made the region this class, what each sees, the mask without it."""
 
+from collections.abc import Callable
 from typing import Annotated
 
 from seglens.core.explanation import Explanation, Figure, Layer, Table
@@ -17,6 +18,8 @@ from seglens.methods.gradient._concepts import (
     examples,
     gallery,
     mean_context,
+    part_of,
+    passes_most,
     shares,
     without,
 )
@@ -27,6 +30,7 @@ Concepts = Annotated[int, Param("How many channels to follow to the image.", ge=
 Examples = Annotated[int, Param("Reference images to name per channel.", ge=1, le=1000)]
 Off = Annotated[bool, Param("Also draw the mask with each of these channels set to its mean.")]
 SAME = 1e-4  # of a map's largest value
+LITTLE = 0.1  # of the relevance: with less, another layer is looked for
 
 
 class ConceptRelevance(LayerMethod):
@@ -75,19 +79,21 @@ class ConceptRelevance(LayerMethod):
             for k, values in zip(top, maps, strict=True)
         ]
         bars = Figure("shares", "bar", top, {"share": columns["share"]}, "channel", "share of the relevance")
-        through = self._through(name, whole, trace.below(name, came))
+        through = self._through(name, whole, trace.below(name, came), lambda: passes_most(trace, start, whole))
         text = (
             f"{self.title} of {case.target.name} over {case.target.pixels} pixels, {counted(start, self.begin)}. "
             f"{through}{declared(trace)}{insensitive(self.composite)}"
         )
         return Explanation(tuple(layers), (Table("concepts", columns), *tables), (bars,), text)
 
-    def _through(self, name: str, whole: Flow, by_layer: Flow) -> str:
+    def _through(self, name: str, whole: Flow, by_layer: Flow, better: Callable[[], tuple[str, float]]) -> str:
         """Whether all relevance passes the layer: only then do its channels explain everything."""
         size = float(whole.values.abs().max())
         if size == 0:
             return "Nothing in the region speaks for it, and all maps are zero."
         if float((whole.values - by_layer.values).abs().max()) <= SAME * size:
             return f"All relevance passes {name}, so its channels together are the whole."
-        part = float(by_layer.values.abs().sum() / whole.values.abs().sum())
-        return f"{part:.0%} of the relevance passes {name}; the rest goes round it, over skips, and is in no concept."
+        part = part_of(whole, by_layer)
+        told = f"{part:.0%} of the relevance passes {name}; the rest goes round it, over skips, and is in no concept."
+        other, most = better() if part < LITTLE else ("", part)
+        return f"{told} {most:.0%} passes {other}: try that layer." if most > part + LITTLE else told

@@ -6,11 +6,11 @@ from typing import Annotated, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from seglens.core.errors import MissingNeed
+from seglens.core.errors import MissingNeed, UnknownName
 from seglens.core.explanation import Explanation, Figure, Layer, Table
 from seglens.core.method import Fidelity, Need
 from seglens.core.param import Param
-from seglens.engine.agreement import inside, rank_correlation, structure, top_overlap
+from seglens.engine.agreement import flat, inside, rank_correlation, structure, top_overlap
 from seglens.engine.case import Case
 from seglens.engine.channels import LayerMethod, activation_map, cam_layer, seen_at
 from seglens.methods.gradient._cams import plus_plus, spatial_mean
@@ -61,20 +61,21 @@ class CrossModelCAM(LayerMethod):
             "second: part in the region": inside(two, region),
         }
         table = Table("agreement", {"measure": list(values), "value": list(values.values())})
-        text = (
-            f"Two models on {case.target.name}: {names[0]} at layer {where}; {names[1]} at layer {there}. Their maps "
-            f"have rank correlation {values['rank correlation']:.2f}; IoU of the strongest {self.top:g} % of their "
-            f"pixels: {list(values.values())[2]:.2f}."
+        text = f"Two models on {case.target.name}: {names[0]} at layer {where}; {names[1]} at layer {there}. "
+        text += _nothing(names, one, two) or (
+            f"Their maps have rank correlation {values['rank correlation']:.2f}; IoU of the strongest {self.top:g} % "
+            f"of their pixels: {list(values.values())[2]:.2f}."
         )
-        if not (np.ptp(one) and np.ptp(two)):
-            text += " A map that is the same everywhere has no order to compare."
         return Explanation((*layers, apart), (table,), (_both(case, *layers),), text)
 
     def _other(self, case: Case) -> Case:
         """The second model, asked about the same pixels."""
         if case.second is None:
             raise MissingNeed(f"{self.title} compares two models, and one was given.", fix="Add a second model.")
-        index = case.second.model.spec.class_index(self.second_class or case.target.name)
+        try:
+            index = case.second.model.spec.class_index(self.second_class or case.target.name)
+        except UnknownName as error:
+            raise UnknownName(error.what, fix=f"{error.fix} Name one of them with --second-class.") from error
         return case.second.about(replace(case.second.target, index=index, weights=case.target.weights))
 
     def _cam(self, case: Case, wanted: str | None) -> tuple[NDArray[np.float32], str, tuple[int, ...]]:
@@ -83,6 +84,21 @@ class CrossModelCAM(LayerMethod):
         weigh = {"grad-cam": lambda a, g: spatial_mean(g), "grad-cam++": plus_plus}[self.by]
         cam = activation_map(case, activation, weigh(activation[0], gradient[0]))
         return cam, f"{name} ({seen_at(case, activation)})", tuple(activation.shape[2:])
+
+
+def _nothing(names: tuple[str, str], *maps: NDArray[np.float32]) -> str:
+    """Which of the maps have nothing to be compared, in words; empty if both have."""
+    empty = [
+        f"{name} ({'the same' if m.any() else 'zero'} everywhere)"
+        for name, m in zip(names, maps, strict=True)
+        if flat(m)
+    ]
+    if not empty:
+        return ""
+    return (
+        f"There is nothing to compare in the map of {' and '.join(empty)}: without an order and strongest places, "
+        "no correlation, similarity or IoU is given."
+    )
 
 
 def _both(case: Case, one: Layer, two: Layer) -> Figure:
