@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 import seglens
 from hand import Deep, small_image, wrap
@@ -21,8 +22,6 @@ CAMS = ("seg-grad-cam", "seg-eigen-cam", "seg-ablation-cam")
 
 def network(dims: int = 2):
     """A U-Net of three levels with weights of a seed."""
-    import torch
-
     torch.manual_seed(0)
     return wrap(UNet(1, 2, (4, 6, 8), dims), dims=dims, divisor=4)
 
@@ -150,3 +149,22 @@ def test_layers_that_a_method_refuses_are_left_out_with_a_note(monkeypatch):
     assert "Left out features: Not at features." in run.notes
     with pytest.raises(BadParameter, match="Not at features"):
         list(explain_layers("seg-grad-cam", image, model, target, at=["features"]))
+
+
+class Twice(torch.nn.Module):
+    """One module after every convolution."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = torch.nn.Conv2d(1, 4, 3, padding=1), torch.nn.Conv2d(4, 4, 3, padding=1)
+        self.act, self.head = torch.nn.ReLU(), torch.nn.Conv2d(4, 2, 1)
+
+    def forward(self, x):
+        return self.head(self.act(self.two(self.act(self.one(x)))))
+
+
+def test_a_layer_that_is_called_more_than_once_is_named():
+    image, target = question()
+    run = Run()
+    list(explain_layers("seg-grad-cam", image, wrap(Twice()), target, at="all", run=run))
+    assert run.notes == ["The layer act is called 2 times; its last call is shown."]

@@ -581,7 +581,7 @@ def test_one_method_at_every_depth(tmp_path: Path) -> None:
     assert np.array_equal(load_explanation(tmp_path / "again").map.data, one.map.data)
     (tmp_path / "b").mkdir()
     assert ask(tmp_path / "b", "--class", "cell", "--all-depths", method="seg-grad-cam").exit_code == 0
-    assert "at 1 layers" in ask(tmp_path / "b", "--all-depths", "--out", tmp_path / "c", method="seg-grad-cam").output
+    assert "at 1 layer." in ask(tmp_path / "b", "--all-depths", "--out", tmp_path / "c", method="seg-grad-cam").output
 
 
 @pytest.mark.parametrize(

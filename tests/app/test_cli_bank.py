@@ -54,7 +54,7 @@ def test_an_image_that_fails_is_told_and_the_rest_is_there(images: Path, tmp_pat
     (images / "patient_1" / "broken.tif").write_bytes(b"no image")
     result = call(images, tmp_path / "b", "--kind", "pixel", "--per-image", "30", "--class", "infected")
     assert result.exit_code == 2
-    assert "1 images were left out" in result.output
+    assert "1 image was left out" in result.output
     assert "broken.tif" in result.output
     bank = FeatureBank.open(tmp_path / "b")
     assert len(bank.images()) == 2

@@ -80,7 +80,8 @@ def test_a_range_of_attentions_is_the_rule_on_these(first, last):
     answer = relevance(net, mask, first=first, last=last)
     wanted = (found - eye)[[0, 5, 6]].mean(0)
     torch.testing.assert_close(blocks(answer.map.data).flatten(), wanted, rtol=1e-4, atol=1e-6)
-    assert f"attentions {first} to {last or 3} of 3" in answer.text
+    through = f"attentions {first} to {last or 3}" if first != (last or 3) else f"attention {first}"
+    assert f"through {through} of 3, read" in answer.text
     with pytest.raises(BadParameter, match="no attentions"):
         relevance(net, mask, first=3, last=2)
 

@@ -161,7 +161,7 @@ def test_says_how_fine_the_change_is_and_a_blur_makes_it_coarse():
 def test_one_object_is_followed_where_it_lies_and_the_others_tell_the_scale():
     model = wrap(Light(), classes=("nothing", "thing"))
     answer = explain("feature-dream", discs(), model, Target("thing", Object(at=(20, 20))), steps=6)
-    assert "of 1 objects" in answer.text
+    assert "of 1 object" in answer.text
     assert any(name == "change / deviation over objects" for name in answer.tables[0].columns)
     changed = np.abs(answer.map.data) > 0
     assert not changed[40:, 40:].any()
@@ -214,7 +214,7 @@ def test_a_network_without_a_gradient_changes_nothing_and_wants_nothing():
     answer = explain("feature-dream", discs(), model_of(Flat()), Target("thing"), steps=3)
     assert not answer.map.data.any()
     assert set(verdict(answer).values()) == {"robust"}
-    assert "Sensitive to (of 1 objects): none" in answer.text
+    assert "Sensitive to (of 1 object): none" in answer.text
 
 
 class Smooth(nn.Module):
@@ -252,7 +252,7 @@ def test_chance_is_what_19_of_20_shuffled_changes_stay_below():
     table, _, text = verdicts(followed_of([[0, 0]], [[95, 97]]), shuffled, [0, 1])
     assert table.columns["by chance (95 %)"] == pytest.approx([95.05, 95.05])
     assert table.columns["verdict"] == ["robust", "sensitive: more"]
-    assert text == "Sensitive to (of 1 objects): size (+97). Robust to: light."
+    assert text == "Sensitive to (of 1 object): size (+97). Robust to: light."
 
 
 def test_lost_objects_are_left_out_of_their_control_alone():

@@ -131,6 +131,7 @@ def test_a_layer_without_any_difference_gives_a_zero_map():
 
     answer = ask("seg-score-cam", Flat(), layer="features")
     assert not answer.map.data.any()
+    assert "; all of them the same everywhere);" in answer.text
     assert "map is zero" in answer.text
 
 

@@ -172,9 +172,9 @@ def test_model_is_left_as_it_was():
     ("data", "axes", "word"),
     [
         (np.full((9, 9), 7), "YX", "constant"),
-        (np.array([[np.nan, 1.0], [0.0, 2.0]]), "YX", "not numbers"),
+        (np.array([[np.nan, 1.0], [0.0, 2.0]]), "YX", "1 value that is not a number"),
         (np.ones((1, 5)), "YX", "1×5"),
-        (np.random.default_rng(0).random((4, 9, 9)), "CYX", "expects 1 channels"),
+        (np.random.default_rng(0).random((4, 9, 9)), "CYX", "expects 1 channel ("),
     ],
 )
 def test_what_cannot_be_segmented_is_told(data, axes, word):

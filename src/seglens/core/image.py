@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seglens.core.errors import ImageMismatch
+from seglens.core.plural import plural
 
 SPACE = "ZYX"
 Index = int | slice
@@ -109,7 +110,7 @@ class Image:
             size = image.size(axis)
             if not -size <= position < size:
                 raise ImageMismatch(
-                    f"{self.name} has {size} positions along {axis}; {position} is not one of them.",
+                    f"{self.name} has {plural(size, 'position')} along {axis}; {position} is not one of them.",
                     fix=f"Choose {axis} from 0 to {size - 1}.",
                 )
             start = image._of(axis)
@@ -139,7 +140,7 @@ class Image:
         wrong = [c for c in channels if not 0 <= c < have]
         if wrong:
             raise ImageMismatch(
-                f"{self.name} has {have} channels; {wrong[0]} is not one of them.",
+                f"{self.name} has {plural(have, 'channel')}; {wrong[0]} is not one of them.",
                 fix=f"Choose channels from 0 to {have - 1}.",
             )
         return replace(self, channels=channels)

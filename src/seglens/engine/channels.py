@@ -14,6 +14,7 @@ from torch import Tensor
 from seglens.core.explanation import Figure, Kind, Layer, Table
 from seglens.core.method import Method
 from seglens.core.param import Layer as LayerName
+from seglens.core.plural import plural
 from seglens.engine.case import Case
 from seglens.engine.perturb import Masks
 from seglens.models.device import finest
@@ -175,7 +176,7 @@ def cam_layer(
 def seen_at(case: Case, activation: Tensor) -> str:
     """The true resolution of a layer's map (1, K, *s), in words: ``128 channels, 16×16 map shown at 256×256``."""
     own, full = ("×".join(map(str, shape)) for shape in (activation.shape[2:], case.shape))
-    return f"{activation.shape[1]} channels, {own} map" + (f" shown at {full}" if own != full else "")
+    return f"{plural(activation.shape[1], 'channel')}, {own} map" + (f" shown at {full}" if own != full else "")
 
 
 def principal(activation: Tensor) -> tuple[Tensor, float]:

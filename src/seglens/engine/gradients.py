@@ -18,6 +18,7 @@ from seglens.engine import fast
 from seglens.engine.folding import lean
 from seglens.engine.plan import ALIKE
 from seglens.models.device import free_cache, is_out_of_memory, no_memory
+from seglens.models.layers import layer_name
 from seglens.models.segmentation import SegmentationModel
 
 Score = Callable[[Tensor], Tensor]
@@ -28,6 +29,7 @@ Sizes = tuple[int, ...]
 class Tap:
     """What passed a layer: activations (N, K, *s), one per call."""
 
+    module: nn.Module
     calls: list[Tensor] = field(default_factory=list)
 
 
@@ -37,7 +39,7 @@ def tap(module: nn.Module) -> Iterator[Tap]:
 
     The network goes on with a clone, so that an in-place operation behind the layer cannot change the record.
     """
-    seen = Tap()
+    seen = Tap(module)
 
     def record(_: nn.Module, __: Any, output: Any) -> Any:
         if not isinstance(output, Tensor):
@@ -97,7 +99,7 @@ def layer_activations(
         taps = [stack.enter_context(tap(module)) for module in modules]
         logits = model.logits(fast.arranged(x))
     run.cost.forwards += len(x)
-    found = [tapped(one, run) for one in taps]
+    found = [tapped(one, model, run) for one in taps]
     if seen is not None:
         seen(logits)
     return found
@@ -124,7 +126,7 @@ def layer_gradients(
         run.check()
         seen = [stack.enter_context(tap(module)) for module in modules]
         total = score(model.logits(fast.arranged(x.detach()))).sum()
-        activations = [tapped(one, run) for one in seen]
+        activations = [tapped(one, model, run) for one in seen]
         found = derivatives(total, activations)
     run.cost.forwards += len(x)
     run.cost.backwards += len(x)
@@ -168,7 +170,7 @@ def _leanly(
     return lean(model, *modules, spare=inf if more else fast.spare(x, run))
 
 
-def tapped(seen: Tap, run: Run) -> Tensor:
+def tapped(seen: Tap, model: SegmentationModel, run: Run) -> Tensor:
     """The layer's last answer.
 
     Raises:
@@ -176,10 +178,13 @@ def tapped(seen: Tap, run: Run) -> Tensor:
     """
     if not seen.calls:
         raise MissingNeed(
-            "The network does not call this layer, or the layer returns no tensor.", fix="Choose another layer."
+            f"The network does not call the layer {layer_name(model, seen.module)}, or it returns no tensor.",
+            fix="Choose another layer.",
         )
     if len(seen.calls) > 1:
-        run.note(f"The layer is called {len(seen.calls)} times; its last call is shown.")
+        run.note(
+            f"The layer {layer_name(model, seen.module)} is called {len(seen.calls)} times; its last call is shown."
+        )
     return seen.calls[-1]
 
 

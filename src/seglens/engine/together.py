@@ -113,7 +113,7 @@ class Together:
             with ExitStack() as stack:
                 taps = [stack.enter_context(tap(module)) for module in self.modules]
                 logits = model.logits(leaf.clone())
-            places = [tapped(one, run) for one in taps] or [leaf]
+            places = [tapped(one, model, run) for one in taps] or [leaf]
         run.cost.forwards += 1
         told = {"targets": len(self.engine.targets), "passes back": len(self._groups)}
         run.engine.setdefault("gradients", []).append(told)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from seglens.core.errors import ImageMismatch
 from seglens.core.image import Image
+from seglens.core.plural import plural
 from seglens.models.segmentation import channel_hint
 from seglens.models.spec import ModelSpec
 
@@ -74,7 +75,7 @@ def check_fits(image: Image, spec: ModelSpec, *, stack: bool = False) -> None:
     expected, have = len(spec.channels), image.size("C")
     if have != expected:
         raise ImageMismatch(
-            f"{spec.name} expects {expected} channels ({', '.join(spec.channels)}); {image.name} has {have}.",
+            f"{spec.name} expects {plural(expected, 'channel')} ({', '.join(spec.channels)}); {image.name} has {have}.",
             fix=channel_hint(have, expected),
         )
     if any(image.size(a) < 2 for a in spec.axes):
@@ -94,7 +95,8 @@ def read_plain(image: Image, spec: ModelSpec, **parts: slice) -> Array:
     if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
         bad = int(np.size(pixels) - np.isfinite(pixels).sum())
         raise ImageMismatch(
-            f"{image.name} has {bad} values that are not numbers (NaN or infinite).",
+            f"{image.name} has {plural(bad, 'value that is not a number', 'values that are not numbers')} (NaN or "
+            "infinite).",
             fix="Replace them first, for example with numpy.nan_to_num.",
         )
     return pixels.astype(np.float32) if pixels.dtype.kind in "bui" else pixels

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from seglens.core.errors import MissingNeed, UnknownName
+from seglens.core.plural import plural
 from seglens.models.blame import blaming
 from seglens.models.segmentation import SegmentationModel, quiet
 
@@ -100,9 +101,14 @@ def find_layer(model: SegmentationModel, name: str) -> nn.Module:
     modules = _named(model)
     if name not in modules:
         shown = ", ".join(list(modules)[:8])
-        listing = f"{model.spec.name} has {len(modules)} layers: {shown}{', …' if len(modules) > 8 else ''}."
+        listing = f"{model.spec.name} has {plural(len(modules), 'layer')}: {shown}{', …' if len(modules) > 8 else ''}."
         raise UnknownName.among("layer", name, modules, listing=listing)
     return modules[name]
+
+
+def layer_name(model: SegmentationModel, module: nn.Module) -> str:
+    """What a module is called in the network."""
+    return next((name for name, one in model.module.named_modules() if one is module), type(module).__name__)
 
 
 def _named(model: SegmentationModel) -> dict[str, nn.Module]:

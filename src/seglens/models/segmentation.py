@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seglens.core.errors import ImageMismatch, ModelMismatch
+from seglens.core.plural import plural
 from seglens.models.device import exact
 from seglens.models.rest import remembered, resting
 from seglens.models.spec import ModelSpec
@@ -148,7 +149,7 @@ class SegmentationModel:
             )
         if x.shape[1] != expected:
             raise ImageMismatch(
-                f"{self.spec.name} expects {expected} channels ({', '.join(self.spec.channels)}); "
+                f"{self.spec.name} expects {plural(expected, 'channel')} ({', '.join(self.spec.channels)}); "
                 f"the image has {x.shape[1]}.",
                 fix=channel_hint(x.shape[1], expected),
             )

@@ -13,6 +13,7 @@ import click
 from seglens.core.errors import BadParameter
 from seglens.core.files import open_image, read_mask
 from seglens.core.image import Image
+from seglens.core.plural import plural
 from seglens.core.run import Run
 from seglens.core.target import Border, Box, Object, Painted, Point, Predicted, Reduction, Region, Target, Value
 
@@ -259,7 +260,7 @@ def _place(option: str, text: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     place = _numbers(option, text, example)
     if len(place) != len(shape):
         raise BadParameter(
-            f"{option} {text} has {len(place)} numbers, the image has {len(shape)} axes.",
+            f"{option} {text} has {plural(len(place), 'number')}, the image has {plural(len(shape), 'axis', 'axes')}.",
             fix=f"Write it like {option} {example} (in the order of the axes).",
         )
     return place

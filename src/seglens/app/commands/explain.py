@@ -30,6 +30,7 @@ from seglens.core.explanation import Explanation, Table
 from seglens.core.files import read_labels
 from seglens.core.method import Method
 from seglens.core.param import Parameter
+from seglens.core.plural import plural
 from seglens.core.rerun import flag
 from seglens.core.run import Precision
 from seglens.core.saving import check_new, new_folder, save_explanation, save_record, save_table
@@ -180,7 +181,7 @@ def _each(recipe: Method, picture: Any, model: Any, like: Any, options: dict[str
             for column, value in zip(rows.values(), values, strict=True):
                 column.append(value)
         save_table(out / "objects.csv", Table("objects", rows))
-    return f"{recipe.title} of {len(targets)} objects, scored together. Result: {out} (objects.csv first)"
+    return f"{recipe.title} of {plural(len(targets), 'object')}, scored together. Result: {out} (objects.csv first)"
 
 
 def _strip(recipe: Method, picture: Any, model: Any, wanted: Any, options: dict[str, Any], more: dict[str, Any]) -> str:
@@ -214,7 +215,7 @@ def _strip(recipe: Method, picture: Any, model: Any, wanted: Any, options: dict[
         if answers[0].record is not None:
             save_record(strip_record(answers[0].record, recipe, at), out)
         overview(picture, segment(picture, model, run=more["run"]), answers, out / "overview.png", model.spec)
-    return f"{recipe.title} at {len(answers)} layers. Result: {out} (overview.png first)"
+    return f"{recipe.title} at {plural(len(answers), 'layer')}. Result: {out} (overview.png first)"
 
 
 def _check_together(options: dict[str, Any]) -> None:
@@ -242,7 +243,7 @@ def _summary(method: type[Method], answer: Explanation) -> str:
         return method.title
     resolved = record.target["resolved"]
     return (
-        f"{method.title} of {resolved['class']}: {resolved['pixels']} pixels, {record.target['reduction']} "
+        f"{method.title} of {resolved['class']}: {plural(resolved['pixels'], 'pixel')}, {record.target['reduction']} "
         f"{record.target['value']} {resolved['score']:.4g}, {record.seconds:.1f} s on {record.device}."
     )
 

@@ -18,6 +18,7 @@ from seglens.app.commands._options import (
     working,
 )  # fmt: skip
 from seglens.core.image import Image
+from seglens.core.plural import plural
 from seglens.engine.features.entry import Kind, MaskKind, Precision
 
 WHAT = "What is embedded"
@@ -48,10 +49,13 @@ def _run(images: tuple[str, ...], **options: Any) -> None:
         where = f"{bank.folder}: layer {bank.info.layer}, {bank.info.dims} numbers each"
     finally:
         bank.close()
-    click.echo(f"{count} {options['kind']} embeddings of {found} images in {groups} groups: {where}")
+    click.echo(
+        f"{plural(count, options['kind'] + ' embedding')} of {plural(found, 'image')} in {plural(groups, 'group')}: "
+        f"{where}"
+    )
     if failed:
         lines = "\n".join(f"  {one.source}: {one.what} {one.fix}" for one in failed)
-        raise PartlyFailedError(f"{len(failed)} images were left out:\n{lines}")
+        raise PartlyFailedError(f"{plural(len(failed), 'image was', 'images were')} left out:\n{lines}")
 
 
 def _option(name: str, section: str, text: str, **settings: Any) -> Option:

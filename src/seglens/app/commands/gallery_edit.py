@@ -22,6 +22,7 @@ from seglens.app.commands._options import (
 )  # fmt: skip
 from seglens.core.errors import BadParameter
 from seglens.core.files import open_image
+from seglens.core.plural import plural
 from seglens.workspace.gallery import Gallery, Item, Status, measuring
 from seglens.workspace.gallery.item import Order, several
 
@@ -58,7 +59,7 @@ def _list(gallery: Path, as_json: bool, **asked: Any) -> None:
             return
         missing = {item.id for item in one.missing()}
         shown = one.count(**{key: asked[key] for key in ("label", "status")})
-        click.echo(f"{one.info.title}: {len(items)} of {shown} items")
+        click.echo(f"{one.info.title}: {len(items)} of {plural(shown, 'item')}")
     for line in table([_row(item, item.id in missing) for item in items]):
         click.echo(line)
 
@@ -149,7 +150,10 @@ def _relocate(gallery: Path, folder: Path) -> None:
     if not before:
         click.echo("No image is missing.")
         return
-    click.echo(f"{before - len(left)} of {before} missing images were found again, for {found} items.")
+    click.echo(
+        f"{before - len(left)} of {plural(before, 'missing image was', 'missing images were')} found again, "
+        f"for {plural(found, 'item')}."
+    )
     for source in sorted(left):
         click.echo(f"  still missing: {source}")
 

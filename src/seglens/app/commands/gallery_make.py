@@ -19,6 +19,7 @@ from seglens.app.commands._options import (
 from seglens.app.commands.gallery_edit import GALLERY, IMAGE, opened, option, subcommand
 from seglens.core.errors import BadParameter
 from seglens.core.files import open_image
+from seglens.core.plural import plural
 from seglens.core.saving import check_new
 from seglens.workspace.gallery import (
     Gallery,
@@ -93,7 +94,7 @@ def _export(gallery: Path, html: Path | None, table: Path | None, folder: Path |
             click.echo(f"A page to open in a browser: {html}")
         if table is not None:
             one.export_table(table)
-            click.echo(f"A table of {len(one)} items: {table}")
+            click.echo(f"A table of {plural(len(one), 'item')}: {table}")
         if folder is not None:
             one.export(folder, run)
             click.echo(f"Table, pictures and vectors: {folder}")
@@ -110,7 +111,7 @@ def _import(source: Path, out: Path | None, into: Path | None, title: str) -> No
             _tell(gallery_of_export(source, out, title=title, run=run))
         elif into is not None:
             with opened(into) as one:
-                click.echo(f"Imported {one.import_(source, run)} items; the gallery has {len(one)} now.")
+                click.echo(f"Imported {plural(one.import_(source, run), 'item')}; the gallery has {len(one)} now.")
 
 
 def _apply(gallery: Path, out: Path, **options: Any) -> None:

@@ -25,6 +25,7 @@ from seglens.app.commands._options import (
 from seglens.core.errors import Cancelled, SegLensError
 from seglens.core.files import SAMPLE, image_files
 from seglens.core.image import Image
+from seglens.core.plural import plural
 from seglens.core.saving import new_folder, save_segmentation
 
 # From this many pixels on, results go to disk while they are made.
@@ -119,7 +120,7 @@ def _folder_names(sources: list[str]) -> list[str]:
 
 def _told(failed: dict[str, SegLensError], total: int) -> str:
     lines = "\n".join(f"  {source}: {error.what} {error.fix}" for source, error in failed.items())
-    return f"{len(failed)} of {total} images failed:\n{lines}"
+    return f"{len(failed)} of {plural(total, 'image')} failed:\n{lines}"
 
 
 command = Sectioned(

@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from seglens.core.explanation import Layer, Table
+from seglens.core.plural import plural
 from seglens.engine import masks
 from seglens.engine.case import Case
 from seglens.models.classes import probabilities
@@ -44,4 +45,4 @@ def control(case: Case, patch: masks.Mask, edit: Callable[[masks.Mask], Tensor])
     if spot is None:
         return "There is no room for the same patch elsewhere as a control."
     changed = int((case.classes(edit(spot))[0] != case.labels).sum())
-    return f"The same patch away from the class changes {changed} pixels (control)."
+    return f"The same patch away from the class changes {plural(changed, 'pixel')} (control)."

@@ -65,6 +65,11 @@ class AttentionMethod(Method):
             )
         return last
 
+    def through(self, last: int, count: int) -> str:
+        """Which attentions of how many are followed, in words."""
+        which = f"attention {last}" if last == self.first else f"attentions {self.first} to {last}"
+        return f"{which} of {count}"
+
     def shown(self, case: Case, values: Tensor) -> NDArray[np.float32]:
         """Values of patches (*grid) at image size (*space)."""
         if self.smooth:

@@ -137,7 +137,10 @@ class ScoreCAM(LayerMethod, ScoredCopies):
         if every["weight"].any() and not cam.any():
             told += " The weighted sum is below zero everywhere, and the map is zero."
         where = f"{self.title} of {case.target.name} at layer {case.layer(self.layer)} ({seen_at(case, activation)}"
-        fewer = f"; the {len(channels)} largest of them" if len(channels) < activation.shape[1] else ""
+        fewer = ""
+        if len(channels) < activation.shape[1]:
+            many = "" if len(channels) == 1 else f"{len(channels)} "
+            fewer = f"; the {many}largest of them" if channels else "; all of them the same everywhere"
         return Explanation((layer,), (table,), (bars,), f"{where}{fewer}); {told}")
 
 

@@ -8,6 +8,7 @@ from scipy.sparse import csr_array
 
 from seglens.core.explanation import Explanation, Figure, Kind, Layer, Table
 from seglens.core.param import Param
+from seglens.core.plural import plural
 from seglens.engine.case import Case
 from seglens.engine.channels import activation_map, cam_layer, seen_at
 from seglens.engine.growth import Grown, grow, oversegmented
@@ -75,8 +76,8 @@ def grown_answer(title: str, case: Case, score: Layer, where: str, candidates: c
     best = grown.parts[0]
     text = (
         f"{title} of {case.target.name}, from {where}: {candidates.shape[0]} segments, {len(grown.parts)} of which "
-        f"were needed. The best has {best[2]} pixels of mean {score.unit} {best[1]:.4g}. It ranks what the model "
-        "answers there, and does not say where the answer comes from."
+        f"were needed. The best has {plural(best[2], 'pixel')} of mean {score.unit} {best[1]:.4g}. It ranks what "
+        "the model answers there, and does not say where the answer comes from."
     )
     return Explanation((values, order, score), (parts_table(grown, covered, score.unit),), (line,), text)
 

@@ -3,6 +3,7 @@
 import numpy as np
 
 from seglens.core.explanation import Figure, Table
+from seglens.core.plural import plural
 from seglens.methods.gradient._followed import Followed, Mask, Numbers
 
 
@@ -34,7 +35,7 @@ def verdicts(seen: Followed, shuffled: Numbers, steps: list[int]) -> tuple[Table
     order = np.argsort(-np.abs(change / scale))
     wanted = ", ".join(f"{seen.names[i]} ({change[i] / scale[i]:+.2g})" for i in order if sure[i]) or "none"
     left = ", ".join(seen.names[i] for i in order if not sure[i]) or "none"
-    told = f"Sensitive to (of {len(seen)} objects): {wanted}. Robust to: {left}."
+    told = f"Sensitive to (of {plural(len(seen), 'object')}): {wanted}. Robust to: {left}."
     if not known:
         told = (
             "No shuffled change leaves an object, so what is more than chance is not known. Take fewer steps or a "
@@ -42,7 +43,7 @@ def verdicts(seen: Followed, shuffled: Numbers, steps: list[int]) -> tuple[Table
         )
     elif gone.any():
         told += f" {int(gone.any(1).sum())} of {len(gone)} shuffled changes lost an object, which does not count there."
-    lost = f" {len(seen.lost)} of {len(seen)} objects were lost on the way." if seen.lost else ""
+    lost = f" {len(seen.lost)} of {plural(len(seen), 'object was', 'objects were')} lost on the way." if seen.lost else ""
     return table, figure, told + lost
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from seglens.core.explanation import Explanation, Layer
 from seglens.core.method import Fidelity, Need
 from seglens.core.param import Param
+from seglens.core.plural import plural
 from seglens.engine.attention import Attention
 from seglens.engine.case import Case
 from seglens.methods.gradient._attention import (
@@ -59,11 +60,10 @@ class AttentionRelevance(AttentionMethod):
             relevance = relevance - tokens.back(row, [None] * last)[0]
         gain = self._gained(case, seen)
         layer = Layer("relevance", "heat", self.shown(case, relevance), f"{case.target.value} asked for")
-        through = f"{len(seen)} attentions"
-        if last - self.first + 1 < len(seen):
-            through = f"attentions {self.first} to {last} of {len(seen)}"
+        followed = last - self.first + 1
+        through = plural(len(seen), "attention") if followed == len(seen) else self.through(last, len(seen))
         text = (
-            f"Relevance of the patches for {case.target.name} over {case.target.pixels} pixels (score "
+            f"Relevance of the patches for {case.target.name} over {plural(case.target.pixels, 'pixel')} (score "
             f"{case.clean_score:.4g}), through {through}, read from {' and '.join(rows)}; it adds up to "
             f"{float(relevance.sum()):.3g}. Through one attention the score gains {gain:.3g} at most. "
             f"{resolution(tokens)}"

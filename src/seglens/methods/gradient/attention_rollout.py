@@ -9,6 +9,7 @@ from seglens.core.errors import BadParameter
 from seglens.core.explanation import Explanation, Layer
 from seglens.core.method import Fidelity
 from seglens.core.param import Param
+from seglens.core.plural import plural
 from seglens.engine.case import Case
 from seglens.methods.gradient._attention import (
     AttentionMethod,
@@ -47,9 +48,9 @@ class AttentionRollout(AttentionMethod):
         shares, aside = tokens.back(row, steps)
         layer = Layer("rollout", "heat", self.shown(case, shares), "share of what was read")
         text = (
-            f"What the tokens of {case.target.pixels} pixels ({self.rows}) have read through attentions {self.first} "
-            f"to {last} of {len(seen)}; {aside:.1%} of it from tokens that see no pixel. {resolution(tokens)} "
-            "The same for every class: it shows what was read, not what counted."
+            f"What the tokens of {plural(case.target.pixels, 'pixel')} ({self.rows}) have read through "
+            f"{self.through(last, len(seen))}; {aside:.1%} of it from tokens that see no pixel. "
+            f"{resolution(tokens)} The same for every class: it shows what was read, not what counted."
         )
         return Explanation((layer,), (layer_table(case, seen, tokens),), text=text)
 

@@ -6,6 +6,7 @@ from typing import Annotated
 from seglens.core.explanation import Explanation, Figure, Layer, Table
 from seglens.core.method import Fidelity, Need, Scope
 from seglens.core.param import Param
+from seglens.core.plural import plural
 from seglens.engine.case import Case
 from seglens.engine.channels import LayerMethod
 from seglens.engine.rules import Flow, Trace
@@ -81,8 +82,8 @@ class ConceptRelevance(LayerMethod):
         bars = Figure("shares", "bar", top, {"share": columns["share"]}, "channel", "share of the relevance")
         through = self._through(name, whole, trace.below(name, came), lambda: passes_most(trace, start, whole))
         text = (
-            f"{self.title} of {case.target.name} over {case.target.pixels} pixels, {counted(start, self.begin)}. "
-            f"{through}{declared(trace)}{insensitive(self.composite)}"
+            f"{self.title} of {case.target.name} over {plural(case.target.pixels, 'pixel')}, "
+            f"{counted(start, self.begin)}. {through}{declared(trace)}{insensitive(self.composite)}"
         )
         return Explanation(tuple(layers), (Table("concepts", columns), *tables), (bars,), text)
 

@@ -2,6 +2,7 @@
 
 from seglens.core.explanation import Explanation
 from seglens.core.method import Fidelity, Method, Need, Scope
+from seglens.core.plural import plural
 from seglens.engine.case import Case
 from seglens.engine.rules import Rescale, summed
 from seglens.methods.gradient._paths import Start, check_start, completeness, start, start_named, warn_of_rules
@@ -37,5 +38,5 @@ class DeepLift(Method):
         table, told = completeness(case, total, score, start_named(case, self.fill))
         warn_of_rules(case, total, score)
         layers = input_layers(case, "DeepLift", values, self.show, case.target.value, self.channels)
-        text = f"DeepLift of {case.target.name} over {case.target.pixels} pixels. {told}"
+        text = f"DeepLift of {case.target.name} over {plural(case.target.pixels, 'pixel')}. {told}"
         return Explanation(layers, (table, *channel_table(case, values)), text=text)

@@ -4,6 +4,7 @@ import torch
 
 from seglens.core.explanation import Explanation, Layer, Table
 from seglens.core.method import Fidelity, Method, Need, Scope
+from seglens.core.plural import plural
 from seglens.engine.case import Case
 from seglens.engine.rules import Rescale, Trace
 from seglens.methods.gradient._noisy import Moments
@@ -60,5 +61,5 @@ class DeepLiftSHAP(Method):
         layers = input_layers(case, "DeepLiftSHAP", mean, self.show, unit, self.channels)
         if many > 1:
             layers += (Layer("deviation over baselines", "heat", as_map(shown), unit),)
-        text = f"DeepLiftSHAP of {case.target.name} over {case.target.pixels} pixels. {told}"
+        text = f"DeepLiftSHAP of {case.target.name} over {plural(case.target.pixels, 'pixel')}. {told}"
         return Explanation(layers, (table, each, *channel_table(case, mean)), text=text)

@@ -9,6 +9,7 @@ from torch import Tensor
 from seglens.core.explanation import Explanation, Figure, Layer
 from seglens.core.method import Fidelity, Method, Need, Scope
 from seglens.core.param import Param
+from seglens.core.plural import plural
 from seglens.engine.case import Case
 from seglens.methods.gradient._dream import Asked, Clip, Drive, Smooth, Steps, StepSize
 from seglens.methods.gradient._followed import Followed
@@ -65,9 +66,9 @@ class FeatureDream(Method):
         table, curves, told = verdicts(seen, shuffled, steps)
         score = Figure("score", "line", [*range(len(drive.scores))], {"score": [*drive.scores]}, "step", "score")
         text = (
-            f"Driving the image by {self.steps} steps took the score of {case.target.name} from {drive.scores[0]:.4g} "
-            f"to {drive.scores[-1]:.4g}; {drive.fine():.0%} of the change is finer than two pixels. {told} "
-            "This is one image to start from: look at ten before you speak of the network."
+            f"Driving the image by {plural(self.steps, 'step')} took the score of {case.target.name} from "
+            f"{drive.scores[0]:.4g} to {drive.scores[-1]:.4g}; {drive.fine():.0%} of the change is finer than two "
+            f"pixels. {told} This is one image to start from: look at ten before you speak of the network."
         )
         return Explanation(_layers(case, drive, masks), (table,), (curves, score), text)
 

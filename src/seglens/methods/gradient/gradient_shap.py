@@ -7,6 +7,7 @@ import torch
 from seglens.core.explanation import Explanation, Layer
 from seglens.core.method import Need
 from seglens.core.param import Param
+from seglens.core.plural import plural
 from seglens.engine.case import Case
 from seglens.engine.paths import Drawn, Noisy
 from seglens.methods.gradient._expected import Error, Expected
@@ -66,7 +67,7 @@ class GradientSHAP(SampledGradients):
         layers = input_layers(case, "GradientSHAP", values, self.show, unit, self.channels)
         layers += (Layer("standard error", "heat", as_map(course.error(self.show)), unit),)
         text = (
-            f"GradientSHAP of {case.target.name} over {case.target.pixels} pixels, {course.n} points. {told}{noisy} "
-            f"{course.told()}"
+            f"GradientSHAP of {case.target.name} over {plural(case.target.pixels, 'pixel')}, {course.n} points. "
+            f"{told}{noisy} {course.told()}"
         )
         return Explanation(layers, (table, *channel_table(case, values)), (course.figure(),), text)

@@ -4,6 +4,7 @@ from typing import ClassVar, Literal
 
 from seglens.core.explanation import Explanation
 from seglens.core.method import Fidelity, Method, Need, Scope
+from seglens.core.plural import plural
 from seglens.engine.case import Case
 from seglens.engine.rules import Backprop, Trace
 from seglens.methods.gradient._rules import declared
@@ -34,5 +35,5 @@ class GuidedBackprop(Method):
         told = NOTHING
         if bool(values.any()):
             told = "sharp, but drawn to edges whatever the weights are; believe it where another method agrees."
-        text = f"{self.title} of {case.target.name} over {case.target.pixels} pixels: {told}{declared(trace)}"
+        text = f"{self.title} of {case.target.name} over {plural(case.target.pixels, 'pixel')}: {told}{declared(trace)}"
         return Explanation(layers, channel_table(case, values), text=text)

@@ -4,6 +4,7 @@ import torch
 
 from seglens.core.explanation import Explanation
 from seglens.core.method import Fidelity, Need
+from seglens.core.plural import plural
 from seglens.engine.case import Case
 from seglens.engine.channels import LayerMethod, activation_map, cam_layer, seen_at
 from seglens.engine.rules import Backprop, Trace
@@ -35,7 +36,7 @@ class GuidedGradCAM(LayerMethod):
         layers = input_layers(case, self.title, values, self.show, "guided signal", self.channels)
         told = "" if cam.any() else " The class activation map is zero there, and so is the product."
         text = (
-            f"Guided Grad-CAM of {case.target.name} over {case.target.pixels} pixels at layer {name} "
+            f"Guided Grad-CAM of {case.target.name} over {plural(case.target.pixels, 'pixel')} at layer {name} "
             f"({seen_at(case, activation)}).{told}{declared(trace)}"
         )
         return Explanation((*layers, coarse), channel_table(case, values), text=text)

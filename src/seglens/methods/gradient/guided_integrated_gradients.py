@@ -2,6 +2,7 @@
 
 from seglens.core.explanation import Explanation
 from seglens.core.method import Fidelity, Method, Need, Scope
+from seglens.core.plural import plural
 from seglens.engine.case import Case
 from seglens.methods.gradient._guided_path import Band, Fraction, GuidedPath, Steps
 from seglens.methods.gradient._paths import Start, check_start, completeness, placed, start, start_named, warn
@@ -49,7 +50,7 @@ class GuidedIntegratedGradients(Method):
         table, told = completeness(case, total, path.scores[0], where)
         layers = input_layers(case, "guided integrated gradients", values, self.show, case.target.value, self.channels)
         text = (
-            f"Guided integrated gradients of {case.target.name} over {case.target.pixels} pixels, "
+            f"Guided integrated gradients of {case.target.name} over {plural(case.target.pixels, 'pixel')}, "
             f"{len(path.scores)} steps. {told}"
         )
         return Explanation(layers, (table, *channel_table(case, values)), (path.figure(),), text)

@@ -5,6 +5,7 @@ from typing import Annotated
 from seglens.core.explanation import Explanation
 from seglens.core.method import Fidelity, Method, Need, Scope
 from seglens.core.param import FillName, Param
+from seglens.core.plural import plural
 from seglens.engine.case import Case
 from seglens.methods.gradient._paths import check_start, completeness, start, start_named
 from seglens.methods.gradient._shared import EachChannel, Show, channel_table, input_layers
@@ -47,5 +48,7 @@ class InputXGradient(Method):
         score = float(case.sampler.scores(offset)[0])
         table, told = completeness(case, float(fine_sum(values)), score, where)
         layers = input_layers(case, "input × gradient", values, self.show, case.target.value, self.channels)
-        text = f"Input × gradient of {case.target.name} over {case.target.pixels} pixels, to first order. {told}"
+        text = (
+            f"Input × gradient of {case.target.name} over {plural(case.target.pixels, 'pixel')}, to first order. {told}"
+        )
         return Explanation(layers, (table, *channel_table(case, values)), text=text)

@@ -4,6 +4,7 @@ from typing import Any
 
 from seglens.core.explanation import Explanation
 from seglens.core.method import Need
+from seglens.core.plural import plural
 from seglens.engine.case import Case
 from seglens.engine.paths import Along, nodes
 from seglens.methods.gradient._paths import (
@@ -53,5 +54,8 @@ class IntegratedGradients(SampledGradients):
         table, told = completeness(case, course.total, course.first, start_named(case, self.fill))
         course.check(self.fill)
         layers = input_layers(case, "integrated gradients", values, self.show, case.target.value, self.channels)
-        text = f"Integrated gradients of {case.target.name} over {case.target.pixels} pixels, {course.n} points. {told}"
+        text = (
+            f"Integrated gradients of {case.target.name} over {plural(case.target.pixels, 'pixel')}, {course.n} "
+            f"points. {told}"
+        )
         return Explanation(layers, (table, *channel_table(case, values)), (course.figure(),), text)

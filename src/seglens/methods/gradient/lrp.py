@@ -5,6 +5,7 @@ from typing import Annotated
 from seglens.core.explanation import Explanation, Layer
 from seglens.core.method import Fidelity, Method, Need, Scope
 from seglens.core.param import Param
+from seglens.core.plural import plural
 from seglens.engine.case import Case
 from seglens.engine.rules import Trace, summed
 from seglens.methods.gradient._rules import Composite, Gamma, composite, conservation, declared, insensitive
@@ -58,5 +59,5 @@ class LRP(Method):
             own = tuple(inside.shape[2:])
             layers += (Layer(f"at {self.at}", "signed", as_map(trace.at_image(inside)), unit, resolution=own),)
         told += declared(trace) + insensitive(self.composite)
-        text = f"LRP ({self.composite}) of {case.target.name} over {case.target.pixels} pixels: {told}"
+        text = f"LRP ({self.composite}) of {case.target.name} over {plural(case.target.pixels, 'pixel')}: {told}"
         return Explanation(layers, (flow.table(), *channel_table(case, flow.values)), (bars,), text)

@@ -9,6 +9,7 @@ from seglens.core.errors import MissingNeed
 from seglens.core.explanation import Explanation, Layer, Table
 from seglens.core.method import Fidelity, Method, Need, Scope
 from seglens.core.param import Param
+from seglens.core.plural import plural
 from seglens.engine.case import Case
 from seglens.engine.dropping import Dropping
 from seglens.engine.rules import Backprop, Trace
@@ -76,8 +77,8 @@ class MCGuidedBackprop(Method):
         }
         table = Table("uncertainty", {"mean of": [*asked], **columns})
         text = (
-            f"Guided backpropagation of {case.target.name} over {case.target.pixels} pixels, {maps.n} samples with "
-            f"dropout: the map's deviation is {unsure:.0%} of its size, the entropy in the region "
+            f"Guided backpropagation of {case.target.name} over {plural(case.target.pixels, 'pixel')}, {maps.n} "
+            f"samples with dropout: the map's deviation is {unsure:.0%} of its size, the entropy in the region "
             f"{columns['region'][1]:.3g} nats, the probability's deviation there {columns['region'][2]:.2g}.{remark}"
         )
         return Explanation(layers, (table,), text=text)

@@ -7,6 +7,7 @@ import numpy as np
 from seglens.core.explanation import Explanation, Layer
 from seglens.core.method import Fidelity, Need
 from seglens.core.param import Param
+from seglens.core.plural import plural
 from seglens.engine.case import Case
 from seglens.engine.channels import LayerMethod
 from seglens.engine.turns import Turns
@@ -80,7 +81,7 @@ class NeuroXAI(LayerMethod):
                 shown = name if about == of else f"{about}: {name}"
                 layers += input_layers(case, shown, values, show, UNITS.get(name, case.target.value), each)
         text = (
-            f"Seven gradient methods on {of} over {case.target.pixels} pixels, Grad-CAM at layer {layer}. "
+            f"Seven gradient methods on {of} over {plural(case.target.pixels, 'pixel')}, Grad-CAM at layer {layer}. "
             f"{matrix.told(of)}"
         )
         return Explanation(layers, (matrix.table(), seven.completeness()), (matrix.figure(of),), text)

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from seglens.core.errors import BadParameter
 from seglens.core.explanation import Explanation, Layer
 from seglens.core.param import Param
+from seglens.core.plural import plural
 from seglens.engine.case import Case
 from seglens.engine.paths import Noisy
 from seglens.methods.gradient._noisy import Agreement, NoisyCourse
@@ -60,7 +61,7 @@ class SmoothGrad(SampledGradients):
         if self.form != "variance":
             layers += (Layer("standard deviation", "heat", as_map(deviation[0, 0]), unit),)
         text = (
-            f"{name} of {case.target.name} over {case.target.pixels} pixels, from {moments.n} copies with noise of "
-            f"{self.spread:.0%} of the range. {course.told()}"
+            f"{name} of {case.target.name} over {plural(case.target.pixels, 'pixel')}, from {moments.n} copies with "
+            f"noise of {self.spread:.0%} of the range. {course.told()}"
         )
         return Explanation(layers, channel_table(case, values), (course.figure(),), text)

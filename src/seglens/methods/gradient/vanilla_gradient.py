@@ -2,6 +2,7 @@
 
 from seglens.core.explanation import Explanation
 from seglens.core.method import Fidelity, Method, Need, Scope
+from seglens.core.plural import plural
 from seglens.engine.case import Case
 from seglens.methods.gradient._shared import EachChannel, Show, channel_table, input_layers
 
@@ -26,7 +27,7 @@ class VanillaGradient(Method):
         layers = input_layers(case, "gradient", gradient, self.show, unit, self.channels)
         strongest = float(gradient.abs().max())
         text = (
-            f"Vanilla gradient of {case.target.name} over {case.target.pixels} pixels "
+            f"Vanilla gradient of {case.target.name} over {plural(case.target.pixels, 'pixel')} "
             f"(score {case.clean_score:.4g}); the strongest pixel changes it by {strongest:.3g} per unit of input."
         )
         return Explanation(layers, channel_table(case, gradient), text=text)

@@ -13,6 +13,7 @@ from scipy.spatial import KDTree
 from skimage.measure import regionprops
 
 from seglens.core.errors import NoSuchRegion
+from seglens.core.plural import plural
 from seglens.engine.case import Case
 from seglens.engine.target import objects
 
@@ -84,7 +85,8 @@ def find_objects(case: Case, smallest: int, *, same_class: bool) -> Objects:
     numbers = np.flatnonzero(kept)
     if len(numbers) < LEAST:
         raise NoSuchRegion(
-            f"Only {len(numbers)} objects can be compared; a fit to descriptors takes {LEAST}, and better many.",
+            f"Only {plural(len(numbers), 'object')} can be compared; a fit to descriptors takes {LEAST}, and better "
+            "many.",
             fix="Choose a larger part of the image, --among all, or a smaller --smallest.",
         )
     labels = np.where(kept[labels], labels, 0)

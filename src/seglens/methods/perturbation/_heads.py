@@ -16,6 +16,7 @@ from sklearn.model_selection import KFold, StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from seglens.core.plural import plural
 from seglens.methods.perturbation._shapley import every, exact
 
 Numbers = NDArray[np.float64]
@@ -106,7 +107,7 @@ def standing(kind: Head, head: Fitted, measured: dict[str, Numbers]) -> str:
     if not good:
         told += "It does not stand for the network: do not trust these shares. "
     if count < FEW * wide:
-        told += f"{count} objects are few for {wide} descriptors. "
+        told += f"{plural(count, 'object is', 'objects are')} few for {plural(wide, 'descriptor')}. "
     told += "Descriptors that are left out are averaged over the objects as if they varied independently (marginal)"
     varied = [name for name, values in measured.items() if np.ptp(values) > 0]
     if len(varied) < 2:

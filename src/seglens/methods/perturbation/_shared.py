@@ -14,6 +14,7 @@ from seglens.core.boxes import Box
 from seglens.core.errors import NoSuchRegion
 from seglens.core.explanation import Figure, Layer, Table
 from seglens.core.param import FillName, Param
+from seglens.core.plural import plural
 from seglens.engine.case import Case
 from seglens.engine.perturb import Masks, Mixed, windows
 from seglens.engine.units import UnitMasks, Units
@@ -71,7 +72,7 @@ def placed(case: Case, window: int | None, stride: int | None, where: str) -> li
         boxes = [box for box in boxes if case.target.region[box].any() == touches]
     if not boxes:
         raise NoSuchRegion(
-            f"No window of {size} pixels lies outside the region to explain.",
+            f"No window of {plural(size, 'pixel')} lies outside the region to explain.",
             fix="Use a smaller --window, or --where whole.",
         )
     return boxes

@@ -6,6 +6,7 @@ import torch
 from seglens.core.explanation import Explanation, Layer
 from seglens.core.method import Fidelity, Scope
 from seglens.core.param import Fill, Stride, Window
+from seglens.core.plural import plural
 from seglens.engine.case import Case
 from seglens.engine.perturb import Covered, box_table, rescaled, spread, told
 from seglens.engine.scored import Drops, ScoredCopies
@@ -51,7 +52,7 @@ class Occlusion(ScoredCopies):
             Layer("most needed window", "labels", needed),
         )
         text = (
-            f"Occlusion of {case.target.name}: {len(boxes)} windows filled with {self.fill}. The score "
+            f"Occlusion of {case.target.name}: {plural(len(boxes), 'window')} filled with {self.fill}. The score "
             f"{case.clean_score:.4g} drops most, by {float(drops.max()):.4g}, at {told(worst, axes)}."
         )
         return Explanation(layers, (box_table("drops", axes, boxes, {"drop": drops.tolist()}),), text=text)

@@ -8,6 +8,7 @@ from torch import Tensor
 from seglens.core.explanation import Explanation, Layer
 from seglens.core.method import Fidelity, Need
 from seglens.core.param import Normalise, Param
+from seglens.core.plural import plural
 from seglens.engine.case import Case
 from seglens.engine.channels import Ablated, LayerMethod, activation_map, cam_layer, channel_passes, strongest
 from seglens.engine.scored import Drops, follow
@@ -55,8 +56,9 @@ class SegAblationCAM(LayerMethod):
         one = case.at_image(activation[:, first : first + 1])
         channel = Layer(f"channel {first}", "signed", one, "activation", resolution=own)
         text = (
-            f"Seg-Ablation-CAM of {case.target.name} at layer {name} ({len(drops)} channels set to {self.ablate}). The "
-            f"score {case.clean_score:.4g} changes most, by {-float(drops[first]):+.4g}, without channel {first}; "
-            f"without any one of {int((drops.abs() < 0.01 * drops.abs().max()).sum())} channels it hardly moves."
+            f"Seg-Ablation-CAM of {case.target.name} at layer {name} ({plural(len(drops), 'channel')} set to "
+            f"{self.ablate}). The score {case.clean_score:.4g} changes most, by {-float(drops[first]):+.4g}, without "
+            f"channel {first}; without any one of {int((drops.abs() < 0.01 * drops.abs().max()).sum())} channels it "
+            "hardly moves."
         )
         return Explanation((shown, channel), (table,), (bars,), text)

@@ -124,8 +124,3 @@ def fitting(bank: FeatureBank, pattern: str) -> tuple[str, ...]:
 def _place(entry: Entry, axes: str) -> str:
     at = {**entry.select, **dict(zip(axes, entry.position, strict=True))}
     return ", ".join(f"{axis} {value}" for axis, value in at.items())
-
-
-def counted(number: int, what: str) -> str:
-    """``1 example``, ``2 examples``."""
-    return f"{number} {what}{'' if number == 1 else 's'}"

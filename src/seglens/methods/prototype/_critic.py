@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from seglens.core.errors import MissingNeed
 from seglens.core.explanation import Figure, Table
+from seglens.core.plural import plural
 from seglens.core.run import Run
 from seglens.engine.case import Case
 from seglens.engine.features import FeatureBank
@@ -132,7 +133,7 @@ def chosen_rows(case: Case, name: str | None, pattern: str | None, most: int) ->
         inside = [bank.rows(group=group) for group in fitting(bank, pattern)]
         rows = np.intersect1d(rows, np.concatenate(inside))
     if len(rows) < 2:
-        what = ("1 entry" if len(rows) == 1 else f"{len(rows)} entries") + (f" predicted as {name}" if name else "")
+        what = plural(len(rows), "entry", "entries") + (f" predicted as {name}" if name else "")
         raise MissingNeed(
             f"The bank has {what} to choose among; 2 are the least.",
             fix="Ask another class, leave the groups free, or use --of all.",

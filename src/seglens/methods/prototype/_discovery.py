@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seglens.core.errors import BadParameter, MissingNeed
+from seglens.core.plural import plural
 from seglens.engine.case import Case
 from seglens.engine.features import FeatureBank
 from seglens.engine.features.concepts import (
@@ -74,7 +75,9 @@ def parse_rows(text: str, least: int = 1) -> NDArray[np.int64]:
             raise BadParameter(f"{text!r} are no rows.", fix="Write rows of the bank such as 3,5,8-20.")
         found |= set(range(int(first), int(last or first) + 1))
     if len(found) < least:
-        raise MissingNeed(f"A concept needs {least} rows or more; {len(found)} were given.", fix="Choose more rows.")
+        raise MissingNeed(
+            f"A concept needs {least} rows or more; {plural(len(found), 'was', 'were')} given.", fix="Choose more rows."
+        )
     return np.array(sorted(found), np.int64)
 
 

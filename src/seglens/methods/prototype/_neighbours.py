@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from seglens.core.errors import MissingNeed
 from seglens.core.explanation import Figure, Table
+from seglens.core.plural import plural
 from seglens.engine.case import Case
 from seglens.engine.features import Entry, FeatureBank, Neighbours
-from seglens.methods.prototype._bank import Seen, counted, fitting, provenance
+from seglens.methods.prototype._bank import Seen, fitting, provenance
 
 SAME = 1e-3  # distance below which an entry at the same place is the asked region itself
 
@@ -149,7 +150,7 @@ class Told:
         counts = {v: votes.count(v) for v in sorted(dict.fromkeys(votes), key=votes.count, reverse=True)}
         told = ", ".join(f"{n} {name}" for name, n in counts.items()) or "none"
         other = "other " if any(own) else ""
-        text = f"Of the {counted(len(votes), f'nearest {other}example')}: {told} "
+        text = f"Of the {plural(len(votes), f'nearest {other}example')}: {told} "
         text += f"(vote entropy {vote_entropy(votes):.2f} bit). "
         text += f"The nearest is {self.near.distances[0, 0]:.3g} away"
         rows = self.contrast.rows[0] >= 0
@@ -158,7 +159,7 @@ class Told:
             text += "The asked region is in the bank, and is its own nearest example; it has no vote. "
         if self.near.excluded:
             groups = ", ".join(self.near.excluded[:5]) + (", …" if len(self.near.excluded) > 5 else "")
-            text += f"Left out: {self.near.left_out} entries of {groups}."
+            text += f"Left out: {plural(self.near.left_out, 'entry', 'entries')} of {groups}."
         return text.strip()
 
     def _itself(self, found: Neighbours) -> list[bool]:

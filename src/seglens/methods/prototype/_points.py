@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from seglens.core.explanation import Figure, Table
+from seglens.core.plural import plural
 from seglens.engine.features import Entry, FeatureBank
 from seglens.engine.features.projection import Projection
 from seglens.methods.prototype._bank import Seen, provenance
@@ -106,10 +107,14 @@ class Points:
         how = f"k-means finds {found.k} clusters"
         if found.how == "dbscan":
             alone = int((found.labels < 0).sum())
-            how = f"DBSCAN (eps {found.eps:.3g}) finds {found.k} clusters, and {alone} entries that lie alone"
+            how = (
+                f"DBSCAN (eps {found.eps:.3g}) finds {plural(found.k, 'cluster')}, and "
+                f"{plural(alone, 'entry that lies', 'entries that lie')} alone"
+            )
         drawn = f" of {found.total}" if found.total > len(found.rows) else ""
         text = (
-            f"{len(found.rows)} entries{drawn} by layer {self.bank.info.layer}: {found.points.shape[1]} components "
+            f"{plural(len(found.rows), 'entry', 'entries')}{drawn} by layer {self.bank.info.layer}: "
+            f"{plural(found.points.shape[1], 'component')} "
             f"show {seen:.0%} of the variance; {how}. "
         )
         means = [self._iou(found.labels == c) for c in range(found.k)]

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 
 from seglens.core.explanation import Figure, Layer, Table
+from seglens.core.plural import plural
 from seglens.engine.case import Case
 from seglens.engine.features.concepts import Concept, Verdict, scores, verdicts
-from seglens.methods.prototype._bank import bank_of, counted, provenance
+from seglens.methods.prototype._bank import bank_of, provenance
 from seglens.methods.prototype._discovery import Source
 from seglens.methods.prototype._sensitivity import Example
 
@@ -113,8 +114,8 @@ class Tested:
         target = self.case.target
         yes = [v for v in self.told if v.significant]
         told = ", ".join(f"{v.name} ({'for' if v.effect > 0 else 'against'} it, score {v.score:.2f})" for v in yes)
-        start = f"{counted(len(self.told), 'concept')} at layer {layer}, "
-        start += f"{counted(len(self.examples), 'example')} of {target.name}. "
+        start = f"{plural(len(self.told), 'concept')} at layer {layer}, "
+        start += f"{plural(len(self.examples), 'example')} of {target.name}. "
         if len(self.examples) < 3:
             start += "With so few examples a score is little more than the sign of one sensitivity. "
         elif self.alike:

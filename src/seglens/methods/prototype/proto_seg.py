@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from seglens.core.explanation import Explanation, Figure, Layer, Table
 from seglens.core.method import Fidelity, Method, Need, Scope, Timing
 from seglens.core.param import Param
+from seglens.core.plural import plural
 from seglens.engine.case import Case
 from seglens.engine.prototypes import Contribution, Prototype, PrototypeView, check_prototypes, prototypes_of
 
@@ -55,8 +56,8 @@ class ProtoSeg(Method):
         )
         read = "margin" if case.target.value == "margin" else "logit"
         text = (
-            f"The {read} of {case.target.name} over {case.target.pixels} pixels is the sum of {len(rows)} prototypes: "
-            f"{total:.4g}. Most for it bring "
+            f"The {read} of {case.target.name} over {plural(case.target.pixels, 'pixel')} is the sum of "
+            f"{plural(len(rows), 'prototype')}: {total:.4g}. Most for it bring "
             + ", ".join(f"prototype {r.number} ({r.label}, {r.product:+.3g})" for r in best)
             + "."
         )
