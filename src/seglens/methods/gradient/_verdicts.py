@@ -43,8 +43,9 @@ def verdicts(seen: Followed, shuffled: Numbers, steps: list[int]) -> tuple[Table
         )
     elif gone.any():
         told += f" {int(gone.any(1).sum())} of {len(gone)} shuffled changes lost an object, which does not count there."
-    lost = f" {len(seen.lost)} of {plural(len(seen), 'object was', 'objects were')} lost on the way." if seen.lost else ""
-    return table, figure, told + lost
+    if seen.lost:
+        told += f" {len(seen.lost)} of {plural(len(seen), 'object was', 'objects were')} lost on the way."
+    return table, figure, told
 
 
 def _word(change: float, sure: bool) -> str:
