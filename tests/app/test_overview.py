@@ -221,6 +221,7 @@ def test_the_region_is_found_again(tmp_path: Path) -> None:
     assert np.array_equal(found(Target("cell", Painted(mask, str(tmp_path / "mask.npy")))), mask > 0)
     assert found(Target("cell", Painted(mask))) is None
     assert told(asked(Target("cell", Object(1)))).startswith("one cell, object 1")
+    assert " · 1 pixel · " in told(asked(Target("cell", Point((5, 5)))))
     assert "border of every pixel of cell" in told(asked(Target("cell", Border())))
     stack = Segmentation("TYX", "YX", np.asarray(made.labels)[None], np.asarray(made.entropy)[None])
     assert region_of(asked(Target("cell")), stack, model.spec) is None

@@ -48,7 +48,8 @@ def told(explanation: Explanation) -> str:
     name = resolved.get("class", record.target["class"])
     value = _VALUES.get(record.target["value"], record.target["value"])
     score = f"{record.target['reduction']} {value} {resolved['score']:.3g}" if "score" in resolved else ""
-    pixels = f"{resolved['pixels']:,} pixels".replace(",", " ") if "pixels" in resolved else ""
+    count = resolved.get("pixels", 0)
+    pixels = f"{count:,} pixel{'s' if count != 1 else ''}".replace(",", " ") if "pixels" in resolved else ""
     return " · ".join(part for part in (_words(record.target["region"], str(name)), pixels, score) if part)
 
 
