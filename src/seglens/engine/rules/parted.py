@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from seglens.engine.case import Case
 
 SHARE = 0.9  # of the memory that is allowed; a record is nearly all that a pass takes
-PAIR = 2.0  # records of DeepLift, which makes two, and what its way back takes beside them
+PAIRED = 0.7  # the same of DeepLift's two records, which leave more gaps
 
 Part = tuple[Box, Box] | tuple[None, None]
 
@@ -74,7 +74,7 @@ def parts(case: Case, rules: Rules) -> list[Part]:
     alone: list[Part] = [(None, None)]
     if case.run.plain or isinstance(case.model, TiledModel) or pixels * GUESS <= memory:
         return alone
-    most = SHARE * memory / _bytes(case, rules)
+    most = (PAIRED if isinstance(rules, Rescale) else SHARE) * memory / _bytes(case, rules)
     if pixels <= most:
         return alone
     target = case.target
