@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from seglens.engine.case import Case
 
 SHARE = 0.9  # of the memory that is allowed; a record is nearly all that a pass takes
-PAIRED = 0.7  # the same of DeepLift's two records, which leave more gaps
+GAPS = 0.75  # of the same: freed memory that one part leaves to the next, as giving it back and forth costs time
+PAIRED = 0.7  # instead of SHARE for DeepLift's two records, which leave more gaps
 
 Part = tuple[Box, Box] | tuple[None, None]
 
@@ -52,10 +53,10 @@ def summed(
     """
     start, flow, trace, boxes = 0.0, None, None, parts(case, rules)
     for done, (part, box) in enumerate(boxes):
+        trace = None  # a part does not fit beside the record of the one before it
         if len(boxes) > 1:
-            # a part does not fit beside the record of the one before it, nor into the gaps that this leaves
-            trace = None
-            fast.give_back(fast.SPARE * room(case.x.device, case.run))
+            # nor well into the gaps of a pass of the whole image; into those of other parts it mostly does
+            fast.give_back((GAPS if done else fast.SPARE) * room(case.x.device, case.run))
             case.run.progress(done, len(boxes), "parts of the region")
         asked = case if part is None else case.about(case.target.part(part))
         trace = Trace(asked, rules, box=box)
