@@ -21,7 +21,7 @@ from seglens.core.run import Run
 from seglens.core.target import Painted, Target
 from seglens.engine.reach import find_reach
 from seglens.engine.resolve import resolve
-from seglens.engine.rules import COMPOSITES, Backprop, Rescale, Trace
+from seglens.engine.rules import COMPOSITES, Backprop, Rescale, Trace, rectifiers
 from seglens.models.tiled import TiledModel
 
 PLAIN = Backprop("gradient")
@@ -189,6 +189,24 @@ def test_gates_masks_and_squares_are_no_rectifiers():
         found, tape = back(form, x, GUIDED, start)
         torch.testing.assert_close(found, gradient(form, x, start))
         assert not tape.declared
+
+
+def test_looking_for_what_is_written_out_takes_each_step_once(monkeypatch):
+    asked, root = [], rectifiers._root
+
+    def counted(*given):
+        asked.append(given)
+        return root(*given)
+
+    def doubled(x):
+        for _ in range(12):
+            x = x + x
+        return x * torch.sigmoid(x)
+
+    monkeypatch.setattr(rectifiers, "_root", counted)
+    _, tape = back(doubled, noise(1, 1, 4, 4), GUIDED)
+    assert tape.declared
+    assert len(asked) < 100
 
 
 @pytest.mark.parametrize("how", ["script", "trace", "export"])

@@ -93,7 +93,8 @@ def _root(tape: Tape, cell: Cell | None, before: int) -> Root:
     places = [*(s.cell for s in step.reads), *(s.cell for s in step.answers)]
     if step.name not in POINTWISE or _key(places[-1]) != itself[1:] or len({p.size for p in places if p}) > 1:
         return itself
-    roots = {_root(tape, s.cell, written) for s in step.reads}
+    read = {_key(s.cell): s.cell for s in step.reads}  # each once: x + x after x + x would be asked a million times
+    roots = {_root(tape, one, written) for one in read.values()}
     return roots.pop() if len(roots) == 1 else itself
 
 
