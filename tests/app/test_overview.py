@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image as Pillow
@@ -225,3 +226,26 @@ def test_the_region_is_found_again(tmp_path: Path) -> None:
     assert "border of every pixel of cell" in told(asked(Target("cell", Border())))
     stack = Segmentation("TYX", "YX", np.asarray(made.labels)[None], np.asarray(made.entropy)[None])
     assert region_of(asked(Target("cell")), stack, model.spec) is None
+
+
+def test_the_region_of_classes_that_overlap_needs_probabilities() -> None:
+    class Nested(torch.nn.Module):
+        """All that is bright is organ, and the brightest of it is tumour as well."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.cat([4 * x - 1, 8 * x - 4], 1)
+
+    model = wrap(Nested(), classes=("background", "organ", "tumour"), multilabel=True)
+    image = Image(np.linspace(0, 1, 100, dtype=np.float32).reshape(10, 10), "YX")
+    bare, whole = segment(image, model), segment(image, model, probabilities=True)
+    for target, pixels in ((Target("organ"), image.data > 0.25), (Target("organ", Border()), None)):
+        answer = explain("vanilla-gradient", image, model, target)
+        assert region_of(answer, bare, model.spec) is None
+        found = region_of(answer, whole, model.spec)
+        assert found is not None
+        assert pixels is None or np.array_equal(found, pixels)
+    for target in (Target("organ", Point((5, 5))), Target(None, Object(1))):
+        answer = explain("vanilla-gradient", image, model, target)
+        one, two = (region_of(answer, made, model.spec) for made in (bare, whole))
+        assert one is not None
+        assert np.array_equal(one, two)

@@ -116,9 +116,10 @@ def test_a_steep_start_of_a_network_that_sees_near_asks_for_more_steps():
     assert not explain("integrated-gradients", image, model, target, fill="zero", steps=300).record.notes
 
 
-def test_an_image_that_is_compared_with_itself_is_said():
-    image = noise((30, 33))
-    answer = explain("integrated-gradients", image, model_of(Steep()), everywhere((30, 33)), reference=(image,))
+@pytest.mark.parametrize("method", ["integrated-gradients", "deep-lift", "deep-lift-shap", "gradient-shap"])
+def test_an_image_that_is_compared_with_itself_is_said(method):
+    image, more = noise((30, 33)), {"spread": 0} if method == "gradient-shap" else {}
+    answer = explain(method, image, model_of(Steep()), everywhere((30, 33)), reference=(image,), **more)
     assert not answer.map.data.any()
     assert "compared with itself" in " ".join(answer.record.notes)
 

@@ -141,9 +141,7 @@ class Picker(QObject):
             if told:
                 self._session.say(*words.OUTSIDE, level="warning", asked=True)
             return False
-        message = self._session.status.message
-        if message is not None and message.what == words.OUTSIDE[0]:
-            self._session.say("")
+        self._session.asked_anew()
         self._session.question.spot = world
         self._mark(world)
         if not self.stays:

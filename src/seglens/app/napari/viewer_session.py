@@ -171,8 +171,8 @@ class ViewerSession:
         self.values: dict[str, dict[str, Any]] = {}
         self.lock = threading.Lock()  # of the model: one work at a time
         viewer.layers.events.removed.connect(self._forget)
-        self.question.events.connect(self._outdated)
-        self.values_changed.connect(self._outdated)
+        self.question.events.connect(self.asked_anew)
+        self.values_changed.connect(self.asked_anew)
 
     @property
     def viewer(self) -> ViewerModel | None:
@@ -214,7 +214,8 @@ class ViewerSession:
         """Show a sentence or two above the footer; what is wrong with a question goes when that is ``asked`` anew."""
         self.status.message = Message(what, fix, level, action, asked) if what else None
 
-    def _outdated(self, _event: object = None) -> None:
+    def asked_anew(self, _event: object = None) -> None:
+        """Take away what was wrong with the question as it was."""
         message = self.status.message
         if message is not None and message.asked:
             self.say("")

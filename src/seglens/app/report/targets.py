@@ -19,8 +19,8 @@ _VALUES = {"log-probability": "log probability"}
 def region_of(explanation: Explanation, segmentation: Any, spec: ModelSpec) -> NDArray[np.bool_] | None:
     """The pixels that count (*space), found again on the prediction; ``None`` where that is not possible."""
     record = explanation.record
-    if record is None or segmentation.axes != spec.axes or (spec.overlapping and segmentation.probabilities is None):
-        return None  # labels alone do not tell of classes that lie over each other
+    if record is None or segmentation.axes != spec.axes:
+        return None
     # torch enters only with a picture that needs it
     from seglens.engine.target import region_weights
 
@@ -30,7 +30,11 @@ def region_of(explanation: Explanation, segmentation: Any, spec: ModelSpec) -> N
     try:
         mask = read_mask(painted["source"], labels.shape) if painted.get("source") else None
         index = spec.class_index(record.target["resolved"]["class"])
-        own = np.asarray(segmentation.probabilities[index]) > 0.5 if spec.overlapping and index else None
+        own = None
+        if spec.overlapping and index and painted["kind"] in ("predicted", "box"):
+            if segmentation.probabilities is None:
+                return None  # labels alone do not tell of classes that lie over each other
+            own = np.asarray(segmentation.probabilities[index]) > 0.5
         found = region_weights(read_region(wanted, mask), labels, index, spec, own) != 0
     except SegLensError:
         # a mask that was painted in the viewer, or a file that is gone: the maps are shown without an outline

@@ -99,10 +99,7 @@ def start(case: Case, fill: FillName) -> Tensor:
     Raises:
         BadParameter: a fill that depends on what is covered.
     """
-    made = starts(case, fill) if case.reference else case.fill(fill)
-    if torch.equal(made, case.x):
-        case.run.note(f"The image is compared with itself ({start_named(case, fill)}), so all of the map is zero.")
-    return made
+    return starts(case, fill) if case.reference else _other(case, case.fill(fill), fill)
 
 
 def start_named(case: Case, fill: str) -> str:
@@ -127,13 +124,20 @@ def starts(case: Case, fill: FillName) -> Tensor:
     if case.reference:
         spec = case.model.spec
         inputs = [fit_intake(one, spec).to_input(read_plain(one, spec)) for one in case.reference]
-        return torch.stack([torch.from_numpy(one) for one in inputs]).to(case.x)
+        return _other(case, torch.stack([torch.from_numpy(one) for one in inputs]).to(case.x), fill)
     first = case.fill(fill)
     if fill not in RANDOM:
-        return first
+        return _other(case, first, fill)
     draw = case.generator()
     more = [infill.fill(fill, case.x, case.intake, generator=draw) for _ in range(DRAWS)]
     return torch.cat(more)
+
+
+def _other(case: Case, made: Tensor, fill: str) -> Tensor:
+    """The same images (B, C, *space); if there is none but the image itself, that is said."""
+    if torch.equal(made, case.x):
+        case.run.note(f"The image is compared with itself ({start_named(case, fill)}), so all of the map is zero.")
+    return made
 
 
 def check_references(case: Case) -> None:
